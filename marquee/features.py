@@ -1,0 +1,302 @@
+"""The one encoding of a person's events, and of a movie's content, into arrays: training and serving share it.
+
+Letters in array names: B people, L history length, n events, N movies, T content tokens.
+
+A history runs newest first and is padded on the right with kind 0, so that the column of an event is its rank from
+the newest. Ages are measured from `as_of`; gaps between an event and the one before it. Both are log buckets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from marquee.bundle.v1 import bundle_pb2
+from marquee.errors import BundleError
+from marquee.movies import MovieRecord
+from marquee.v1 import types_pb2
+
+Int64s = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+SPEC_VERSION = 1
+MAX_EVENTS = 10_000
+MAX_FUTURE_MS = 5 * 60 * 1000
+MIN_RATING, MAX_RATING = 0.5, 5.0
+
+RATED = types_pb2.EVENT_KIND_RATED
+LIKED = types_pb2.EVENT_KIND_LIKED
+DISLIKED = types_pb2.EVENT_KIND_DISLIKED
+WATCHED = types_pb2.EVENT_KIND_WATCHED
+CLICKED = types_pb2.EVENT_KIND_CLICKED
+WATCHLISTED = types_pb2.EVENT_KIND_WATCHLISTED
+NOT_INTERESTED = types_pb2.EVENT_KIND_NOT_INTERESTED
+RETRACTED = types_pb2.EVENT_KIND_RETRACTED
+KINDS = len(types_pb2.EventKind.values())
+
+# The rating, in stars, that an event without one stands for.
+_IMPLIED_STARS = np.zeros(KINDS, np.float32)
+_IMPLIED_STARS[[LIKED, DISLIKED, WATCHED, CLICKED, WATCHLISTED, NOT_INTERESTED]] = [
+    4.5,
+    1.5,
+    3.5,
+    3.0,
+    3.5,
+    1.0,
+]
+
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
+AGE_EDGES_S = (_MINUTE, 10 * _MINUTE, _HOUR, 6 * _HOUR, _DAY, 7 * _DAY, 30 * _DAY, 180 * _DAY, 730 * _DAY)
+GAP_EDGES_S = (0.0, 10.0, _MINUTE, 10 * _MINUTE, _HOUR, _DAY, 7 * _DAY, 30 * _DAY, 365 * _DAY)
+
+
+class Events(NamedTuple):
+    """Holds events of one person as parallel columns, each [n].
+
+    `values` are stars for RATED and 0 for every other kind; `times_ms` are UTC milliseconds.
+    """
+
+    movie_ids: Int64s
+    kinds: Int64s
+    values: Floats
+    times_ms: Int64s
+
+    @property
+    def count(self) -> int:
+        """Says how many events there are."""
+        return len(self.movie_ids)
+
+    def take(self, keep: npt.NDArray[np.bool_] | Int64s | slice) -> Events:
+        """Selects events by mask, indices or slice."""
+        return Events(self.movie_ids[keep], self.kinds[keep], self.values[keep], self.times_ms[keep])
+
+    def after(self, older: Events) -> Events:
+        """Appends these events to `older`, in the order of arrival."""
+        return Events(*(np.concatenate(pair) for pair in zip(older, self, strict=True)))
+
+
+NO_EVENTS = Events(
+    np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64)
+)
+
+
+class TowerInput(NamedTuple):
+    """Holds what the user tower reads, but for the history rows themselves: each array is [B, L].
+
+    `rows` index the history table (0 where padded); `ratings` are (stars - 3) / 2; `ages`, `gaps` and `kinds` are
+    bucket numbers, 0 where padded.
+    """
+
+    rows: Int64s
+    ratings: Floats
+    ages: Int64s
+    gaps: Int64s
+    kinds: Int64s
+
+
+class Encoded(NamedTuple):
+    """Holds one person's tower input (B = 1) and the account of what went into it."""
+
+    tower: TowerInput
+    used: int
+    unknown: int
+    truncated: int
+    newest_ms: int
+
+
+def feature_spec(
+    *, max_history: int, dimension: int, content_buckets: int, max_content_tokens: int
+) -> bundle_pb2.FeatureSpec:
+    """Builds the spec of this version of the encoding."""
+    return bundle_pb2.FeatureSpec(
+        version=SPEC_VERSION,
+        max_history=max_history,
+        dimension=dimension,
+        age_edges_s=AGE_EDGES_S,
+        gap_edges_s=GAP_EDGES_S,
+        content_buckets=content_buckets,
+        max_content_tokens=max_content_tokens,
+    )
+
+
+def check_spec(spec: bundle_pb2.FeatureSpec) -> None:
+    """Raises BundleError unless this code implements the spec's version."""
+    if spec.version != SPEC_VERSION:
+        raise BundleError(
+            f"manifest.json: feature spec version {spec.version} is not implemented here (this code has "
+            f"{SPEC_VERSION}); run a Marquee that has it, or publish a bundle made by this version"
+        )
+
+
+def user_hash(user_id: str) -> int:
+    """Hashes a user id to 64 bits, the same in every process; "" is an anonymous person."""
+    return int.from_bytes(hashlib.blake2b(user_id.encode(), digest_size=8).digest(), "little")
+
+
+def tie_hash(users: npt.NDArray[np.uint64] | int, movie_ids: Int64s) -> npt.NDArray[np.uint64]:
+    """Hashes (user, movie) pairs to order events of equal time (splitmix64's finaliser).
+
+    MovieLens is sorted by movie id inside a user: a stable sort by time alone would leak the id.
+    """
+    mixed = movie_ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ np.asarray(users, np.uint64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def merge(stored: Events, request: Events, user: int) -> Events:
+    """Merges stored and request events into one history, oldest first.
+
+    Of the same (movie, kind) the later wins, at equal time the request's. A retraction drops itself and every event of
+    its movie dated at or before it. Sorted by (time, `tie_hash` of (user, movie), kind).
+    """
+    both = request.after(stored) if request.count else stored
+    if both.count == 0:
+        return NO_EVENTS
+    arrival = np.arange(both.count)
+    # The last of each run of equal (movie, kind) in this order is the one that wins.
+    order = np.lexsort((arrival, both.times_ms, both.kinds, both.movie_ids))
+    both = both.take(order)
+    last = np.ones(both.count, bool)
+    last[:-1] = (both.movie_ids[1:] != both.movie_ids[:-1]) | (both.kinds[1:] != both.kinds[:-1])
+    both = both.take(last)
+    if np.any(both.kinds == RETRACTED):
+        both = _drop_retracted(both)
+    order = np.lexsort((both.kinds, tie_hash(user, both.movie_ids), both.times_ms))
+    return both.take(order)
+
+
+def _drop_retracted(events: Events) -> Events:
+    retracted = events.kinds == RETRACTED
+    movies, times = events.movie_ids[retracted], events.times_ms[retracted]  # ascending by movie, one each
+    at = np.minimum(np.searchsorted(movies, events.movie_ids), len(movies) - 1)
+    gone = (movies[at] == events.movie_ids) & (events.times_ms <= times[at])
+    return events.take(~gone)
+
+
+def seen_ids(events: Events) -> Int64s:
+    """Lists the movies of merged events, ascending."""
+    return np.unique(events.movie_ids)
+
+
+def rating_signal(kinds: Int64s, values: Floats) -> Floats:
+    """Maps stars, or what a kind without stars stands for, to (stars - 3) / 2: -1.25 to 1."""
+    stars = np.where(kinds == RATED, values, _IMPLIED_STARS[kinds])
+    return ((stars - 3.0) / 2.0).astype(np.float32)
+
+
+def age_buckets(times_ms: Int64s, as_of_ms: Int64s | int, spec: bundle_pb2.FeatureSpec) -> Int64s:
+    """Buckets ages, 1 to len(edges) + 1; the last one is older than anything in training."""
+    return 1 + np.searchsorted(np.asarray(spec.age_edges_s), (as_of_ms - times_ms) / 1000.0).astype(np.int64)
+
+
+def gap_buckets(times_ms: Int64s, first: npt.NDArray[np.bool_], spec: bundle_pb2.FeatureSpec) -> Int64s:
+    """Buckets the gap to the event before, for times oldest first; `first` marks events that have none before them.
+
+    Returns 1 to len(edges) + 1, and len(edges) + 2 for a first event.
+    """
+    gaps_s = np.diff(times_ms, prepend=times_ms[:1]) / 1000.0
+    buckets = 1 + np.searchsorted(np.asarray(spec.gap_edges_s), gaps_s).astype(np.int64)
+    return np.where(first, len(spec.gap_edges_s) + 2, buckets)
+
+
+class HistoryIndex:
+    """Finds the history-table row of a movie id."""
+
+    def __init__(self, history_ids: Int64s) -> None:
+        self._order = np.argsort(history_ids, kind="stable").astype(np.int64)
+        self._sorted = history_ids[self._order]
+
+    def rows(self, movie_ids: Int64s) -> Int64s:
+        """Looks rows up; -1 where the table has none."""
+        if len(self._sorted) == 0:
+            return np.full(len(movie_ids), -1, np.int64)
+        at = np.minimum(np.searchsorted(self._sorted, movie_ids), len(self._sorted) - 1)
+        return np.where(self._sorted[at] == movie_ids, self._order[at], -1)
+
+
+def encode_history(
+    merged: Events, index: HistoryIndex, as_of_ms: int, spec: bundle_pb2.FeatureSpec
+) -> Encoded:
+    """Encodes merged events as the tower's input at `as_of_ms`; events after it are not read."""
+    if merged.count and merged.times_ms[-1] > as_of_ms:
+        merged = merged.take(merged.times_ms <= as_of_ms)
+    rows = index.rows(merged.movie_ids)
+    known = rows >= 0
+    unknown = merged.count - int(np.count_nonzero(known))
+    if unknown:
+        merged, rows = merged.take(known), rows[known]
+    total = merged.count
+    first = np.zeros(total, bool)
+    first[:1] = True
+    newest = slice(max(0, total - spec.max_history), total)
+    gaps = gap_buckets(merged.times_ms, first, spec)[newest][::-1]
+    read, rows = merged.take(newest), rows[newest][::-1]
+    tower = TowerInput(
+        rows=rows[None],
+        ratings=rating_signal(read.kinds, read.values)[None, ::-1],
+        ages=age_buckets(read.times_ms, as_of_ms, spec)[None, ::-1],
+        gaps=gaps[None],
+        kinds=read.kinds[None, ::-1],
+    )
+    newest_ms = int(read.times_ms[-1]) if read.count else 0
+    return Encoded(tower, read.count, unknown, total - read.count, newest_ms)
+
+
+def pad_batch(inputs: list[TowerInput]) -> TowerInput:
+    """Stacks tower inputs of different lengths, padding on the right with 0."""
+    length = max((one.rows.shape[1] for one in inputs), default=0)
+
+    def stack(column: int) -> npt.NDArray[np.int64]:
+        out = np.zeros((len(inputs), length), inputs[0][column].dtype)
+        for row, one in enumerate(inputs):
+            out[row, : one[column].shape[1]] = one[column][0]
+        return out
+
+    rows, ratings, ages, gaps, kinds = (stack(column) for column in range(5))
+    return TowerInput(rows, ratings.astype(np.float32, copy=False), ages, gaps, kinds)
+
+
+_WORD = re.compile(r"\w+")
+
+
+def content_tokens(movie: MovieRecord) -> list[str]:
+    """Lists a movie's content as tokens: genres, year and decade, language, people, title words."""
+    tokens = [f"genre:{genre.casefold()}" for genre in movie.genres]
+    if movie.year is not None:
+        tokens += [f"year:{movie.year}", f"decade:{movie.year // 10}"]
+    if movie.language:
+        tokens.append(f"language:{movie.language.casefold()}")
+    tokens += [f"director:{fold(name)}" for name in movie.directors]
+    tokens += [f"title:{word}" for word in _WORD.findall(fold(movie.title)) if len(word) > 2]
+    tokens += [f"cast:{fold(name)}" for name in movie.cast]
+    return tokens
+
+
+def content_ids(movies: list[MovieRecord], spec: bundle_pb2.FeatureSpec) -> Int64s:
+    """Hashes the content tokens of movies to [N, T]: 1 to content_buckets, 0 where padded."""
+    ids_NT = np.zeros((len(movies), spec.max_content_tokens), np.int64)
+    for row, movie in enumerate(movies):
+        hashed = sorted(
+            {
+                _bucket(token, spec.content_buckets)
+                for token in content_tokens(movie)[: spec.max_content_tokens]
+            }
+        )
+        ids_NT[row, : len(hashed)] = hashed
+    return ids_NT
+
+
+def _bucket(token: str, buckets: int) -> int:
+    return 1 + int.from_bytes(hashlib.blake2b(token.encode(), digest_size=8).digest(), "little") % buckets
+
+
+def fold(text: str) -> str:
+    """Folds case and strips diacritics: "Amélie" is "amelie"."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(char for char in decomposed if not unicodedata.combining(char))
