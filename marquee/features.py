@@ -67,7 +67,7 @@ class Events(NamedTuple):
     times_ms: Int64s
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """Says how many events there are."""
         return len(self.movie_ids)
 
@@ -77,12 +77,15 @@ class Events(NamedTuple):
 
     def after(self, older: Events) -> Events:
         """Appends these events to `older`, in the order of arrival."""
-        return Events(*(np.concatenate(pair) for pair in zip(older, self, strict=True)))
+        return Events(
+            np.concatenate((older.movie_ids, self.movie_ids)),
+            np.concatenate((older.kinds, self.kinds)),
+            np.concatenate((older.values, self.values)),
+            np.concatenate((older.times_ms, self.times_ms)),
+        )
 
 
-NO_EVENTS = Events(
-    np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64)
-)
+NO_EVENTS = Events(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
 class TowerInput(NamedTuple):
@@ -155,14 +158,14 @@ def merge(stored: Events, request: Events, user: int) -> Events:
     Of the same (movie, kind) the later wins, at equal time the request's. A retraction drops itself and every event of
     its movie dated at or before it. Sorted by (time, `tie_hash` of (user, movie), kind).
     """
-    both = request.after(stored) if request.count else stored
-    if both.count == 0:
+    both = request.after(stored) if request.size else stored
+    if both.size == 0:
         return NO_EVENTS
-    arrival = np.arange(both.count)
+    arrival = np.arange(both.size)
     # The last of each run of equal (movie, kind) in this order is the one that wins.
     order = np.lexsort((arrival, both.times_ms, both.kinds, both.movie_ids))
     both = both.take(order)
-    last = np.ones(both.count, bool)
+    last = np.ones(both.size, bool)
     last[:-1] = (both.movie_ids[1:] != both.movie_ids[:-1]) | (both.kinds[1:] != both.kinds[:-1])
     both = both.take(last)
     if np.any(both.kinds == RETRACTED):
@@ -220,18 +223,16 @@ class HistoryIndex:
         return np.where(self._sorted[at] == movie_ids, self._order[at], -1)
 
 
-def encode_history(
-    merged: Events, index: HistoryIndex, as_of_ms: int, spec: bundle_pb2.FeatureSpec
-) -> Encoded:
+def encode_history(merged: Events, index: HistoryIndex, as_of_ms: int, spec: bundle_pb2.FeatureSpec) -> Encoded:
     """Encodes merged events as the tower's input at `as_of_ms`; events after it are not read."""
-    if merged.count and merged.times_ms[-1] > as_of_ms:
+    if merged.size and merged.times_ms[-1] > as_of_ms:
         merged = merged.take(merged.times_ms <= as_of_ms)
     rows = index.rows(merged.movie_ids)
     known = rows >= 0
-    unknown = merged.count - int(np.count_nonzero(known))
+    unknown = merged.size - int(np.count_nonzero(known))
     if unknown:
         merged, rows = merged.take(known), rows[known]
-    total = merged.count
+    total = merged.size
     first = np.zeros(total, bool)
     first[:1] = True
     newest = slice(max(0, total - spec.max_history), total)
@@ -244,8 +245,8 @@ def encode_history(
         gaps=gaps[None],
         kinds=read.kinds[None, ::-1],
     )
-    newest_ms = int(read.times_ms[-1]) if read.count else 0
-    return Encoded(tower, read.count, unknown, total - read.count, newest_ms)
+    newest_ms = int(read.times_ms[-1]) if read.size else 0
+    return Encoded(tower, read.size, unknown, total - read.size, newest_ms)
 
 
 def pad_batch(inputs: list[TowerInput]) -> TowerInput:
@@ -283,10 +284,7 @@ def content_ids(movies: list[MovieRecord], spec: bundle_pb2.FeatureSpec) -> Int6
     ids_NT = np.zeros((len(movies), spec.max_content_tokens), np.int64)
     for row, movie in enumerate(movies):
         hashed = sorted(
-            {
-                _bucket(token, spec.content_buckets)
-                for token in content_tokens(movie)[: spec.max_content_tokens]
-            }
+            {_bucket(token, spec.content_buckets) for token in content_tokens(movie)[: spec.max_content_tokens]}
         )
         ids_NT[row, : len(hashed)] = hashed
     return ids_NT

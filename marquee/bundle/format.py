@@ -1,0 +1,254 @@
+"""The bundle on disk: written once, verified before anything in it is parsed, never changed.
+
+A bundle is a folder. `manifest.json` is the proto-JSON of `marquee.bundle.v1.Manifest` and names every other file with
+its size and sha256, but for `report.json`, which holds times and dates and is part of no id. The sha256 of the
+manifest's bytes is the bundle's id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import json_format
+
+from marquee.bundle.v1 import bundle_pb2
+from marquee.errors import BundleError
+from marquee.features import check_spec
+
+FORMAT_MAJOR, FORMAT_MINOR = 1, 0
+MANIFEST = "manifest.json"
+REPORT = "report.json"
+USER_TOWER = "user_tower.onnx"
+ITEM_TOWER = "item_tower.onnx"
+HISTORY_IDS = "history_ids.npy"
+HISTORY_TABLE = "history_table.npy"
+MOVIE_IDS = "movie_ids.npy"
+ITEM_VECTORS = "item_vectors.npy"
+INDEX = "items.faiss"
+CATALOG = "catalog.sqlite"
+PROBES = "probes.npz"
+EVALUATION = "evaluation.npz"
+FILES = frozenset(
+    {USER_TOWER, ITEM_TOWER, HISTORY_IDS, HISTORY_TABLE, MOVIE_IDS, ITEM_VECTORS, INDEX, CATALOG, PROBES, EVALUATION}
+)
+
+
+class Bundle:
+    """Is a verified bundle, open for reading.
+
+    Every file's bytes matched the manifest when `open_bundle` made this.
+    """
+
+    __slots__ = ("id", "manifest", "path")
+
+    def __init__(self, path: Path, bundle_id: str, manifest: bundle_pb2.Manifest) -> None:
+        self.path = path
+        self.id = bundle_id
+        self.manifest = manifest
+
+    @property
+    def space(self) -> str:
+        """Names the embedding space."""
+        return self.manifest.space
+
+    @property
+    def features(self) -> bundle_pb2.FeatureSpec:
+        """Says how events become the user tower's input."""
+        return self.manifest.features
+
+    def file(self, name: str) -> Path:
+        """Names the path of a file of the bundle."""
+        return self.path / name
+
+    def array(self, name: str) -> npt.NDArray[np.generic]:
+        """Maps an .npy file into memory, read-only."""
+        try:
+            array: npt.NDArray[np.generic] = np.load(self.file(name), mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError) as error:
+            raise BundleError(f"{self.file(name)}: not a readable .npy file ({error})") from error
+        return array
+
+    def report(self) -> bundle_pb2.Report:
+        """Reads report.json; empty where there is none. No id covers it, so nothing must depend on it."""
+        try:
+            text = self.file(REPORT).read_text()
+        except FileNotFoundError:
+            return bundle_pb2.Report()
+        try:
+            return json_format.Parse(text, bundle_pb2.Report(), ignore_unknown_fields=True)
+        except json_format.ParseError as error:
+            raise BundleError(f"{self.file(REPORT)}: not a report ({error}); export the bundle again") from error
+
+    def __repr__(self) -> str:
+        return f"Bundle({self.id[:12]}, space={self.space[:12]}, {self.manifest.movies} movies)"
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Verifies a bundle and opens it.
+
+    Raises BundleError naming the file that is missing, cut off, edited, a link, or of a format that this code does not
+    read. No file is parsed before its sha256 has matched.
+    """
+    manifest_bytes = _read_manifest(path)
+    manifest = _parse_manifest(path, manifest_bytes)
+    _check_names(path, manifest)
+    for entry in manifest.files:
+        _check_file(path, entry)
+    if manifest.space != space_id(manifest, path):
+        raise BundleError(f"{path / MANIFEST}: the towers and history rows are not those of space {manifest.space}")
+    return Bundle(path, hashlib.sha256(manifest_bytes).hexdigest(), manifest)
+
+
+def _read_manifest(path: Path) -> bytes:
+    file = path / MANIFEST
+    if file.is_symlink():
+        raise BundleError(f"{file}: is a symbolic link; a bundle holds plain files only")
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read ({error.strerror}); is {path} a bundle?") from error
+
+
+def _parse_manifest(path: Path, data: bytes) -> bundle_pb2.Manifest:
+    try:
+        manifest = json_format.Parse(data, bundle_pb2.Manifest(), ignore_unknown_fields=True)
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path / MANIFEST}: not a manifest ({error}); publish the bundle again") from error
+    if manifest.format.major != FORMAT_MAJOR:
+        raise BundleError(
+            f"{path / MANIFEST}: format {manifest.format.major}.{manifest.format.minor} is not read here (this code "
+            f"reads {FORMAT_MAJOR}.x); run a Marquee that does, or export the bundle with this version"
+        )
+    check_spec(manifest.features)
+    return manifest
+
+
+def _check_names(path: Path, manifest: bundle_pb2.Manifest) -> None:
+    names = [entry.name for entry in manifest.files]
+    for name in names:
+        if not name or name != os.path.basename(name) or name.startswith("."):
+            raise BundleError(f"{path / MANIFEST}: {name!r} is not a plain file name")
+    missing = sorted(FILES - set(names))
+    if missing or len(set(names)) != len(names):
+        raise BundleError(f"{path / MANIFEST}: must list each file once; not listed: {', '.join(missing) or 'none'}")
+
+
+def _check_file(path: Path, entry: bundle_pb2.File) -> None:
+    file = path / entry.name
+    if file.is_symlink() or not file.is_file():
+        raise BundleError(f"{file}: is missing, or is not a plain file; publish the bundle again")
+    size = file.stat().st_size
+    if size != entry.size:
+        raise BundleError(f"{file}: has {size} bytes, the manifest says {entry.size}; publish the bundle again")
+    if sha256_of(file) != entry.sha256:
+        raise BundleError(f"{file}: its sha256 is not the manifest's: it was edited or damaged; publish it again")
+
+
+def sha256_of(file: Path) -> str:
+    """Hashes a file's bytes, hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def space_id(manifest: bundle_pb2.Manifest, path: Path) -> str:
+    """Hashes what makes an embedding space: both towers, the trained history rows, the feature spec."""
+    rows = manifest.trained_history_rows
+    ids = np.load(path / HISTORY_IDS, mmap_mode="r", allow_pickle=False)[:rows]
+    table = np.load(path / HISTORY_TABLE, mmap_mode="r", allow_pickle=False)[:rows]
+    digest = hashlib.sha256()
+    digest.update(_canonical(manifest.features).encode())
+    for part in (sha256_of(path / USER_TOWER), sha256_of(path / ITEM_TOWER)):
+        digest.update(part.encode())
+    digest.update(np.ascontiguousarray(ids).tobytes())
+    digest.update(np.ascontiguousarray(table).tobytes())
+    return digest.hexdigest()
+
+
+def _revision_id(manifest: bundle_pb2.Manifest) -> str:
+    digest = hashlib.sha256(manifest.space.encode())
+    for entry in manifest.files:
+        digest.update(f"{entry.name}:{entry.sha256}\n".encode())
+    digest.update(_canonical(manifest.index).encode())
+    return digest.hexdigest()
+
+
+def _canonical(message: bundle_pb2.Manifest | bundle_pb2.FeatureSpec | bundle_pb2.IndexSpec | bundle_pb2.Report) -> str:
+    return json.dumps(json_format.MessageToDict(message, preserving_proto_field_name=True), sort_keys=True, indent=1)
+
+
+class BundleWriter:
+    """Writes a bundle: fill `folder`, then `finish`.
+
+    Used as a context manager. Until `finish` has renamed it, the folder has a temporary name beside its destination;
+    where the block is left early it is removed, so nothing half-written ever has a bundle's name.
+    """
+
+    def __init__(self, destination: Path) -> None:
+        self._destination = destination
+        self.folder = Path()
+
+    def __enter__(self) -> BundleWriter:
+        self._destination.parent.mkdir(parents=True, exist_ok=True)
+        self.folder = Path(tempfile.mkdtemp(prefix=".bundle-", dir=self._destination.parent))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+    def finish(self, manifest: bundle_pb2.Manifest, report: bundle_pb2.Report) -> Bundle:
+        """Lists the files in `manifest`, derives its ids, writes it, and moves the folder to its destination.
+
+        `manifest` comes with everything but format, files, space and revision.
+        """
+        manifest.format.CopyFrom(bundle_pb2.FormatVersion(major=FORMAT_MAJOR, minor=FORMAT_MINOR))
+        del manifest.files[:]
+        manifest.files.extend(self._entry(name) for name in sorted(FILES))
+        manifest.space = space_id(manifest, self.folder)
+        manifest.revision = _revision_id(manifest)
+        (self.folder / MANIFEST).write_text(_canonical(manifest))
+        (self.folder / REPORT).write_text(_canonical(report))
+        sync_folder(self.folder, sorted([*FILES, MANIFEST, REPORT]))
+        self.folder.chmod(0o755)
+        replace_folder(self.folder, self._destination)
+        return open_bundle(self._destination)
+
+    def _entry(self, name: str) -> bundle_pb2.File:
+        file = self.folder / name
+        return bundle_pb2.File(name=name, size=file.stat().st_size, sha256=sha256_of(file))
+
+
+def replace_folder(source: Path, destination: Path) -> None:
+    """Renames a folder to its place; one that stands there is moved aside first and then removed."""
+    if destination.exists():
+        aside = Path(tempfile.mkdtemp(prefix=".old-", dir=destination.parent))
+        os.rename(destination, aside / "folder")
+        os.rename(source, destination)
+        shutil.rmtree(aside)
+    else:
+        os.rename(source, destination)
+    _sync(destination.parent)
+
+
+def sync_folder(folder: Path, names: Iterable[str]) -> None:
+    """Forces files and their folder to disk."""
+    for name in names:
+        _sync(folder / name)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

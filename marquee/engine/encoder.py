@@ -1,0 +1,101 @@
+"""The user tower, run by ONNX Runtime. B people, L history length, D dimension."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+
+from marquee.bundle.format import HISTORY_IDS, HISTORY_TABLE, ITEM_TOWER, USER_TOWER, Bundle
+from marquee.bundle.probes import PROBE_TOLERANCE, read_probes
+from marquee.errors import BundleError
+from marquee.features import Encoded, Events, Floats, HistoryIndex, Int64s, TowerInput, encode_history, pad_batch
+
+
+class Encoder:
+    """Turns people's merged events into query vectors, in one bundle's space."""
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        self.spec = bundle.features
+        self.space = bundle.space
+        self._name = bundle.file(USER_TOWER)
+        self._index = HistoryIndex(np.asarray(bundle.array(HISTORY_IDS), np.int64))
+        self._table = np.asarray(bundle.array(HISTORY_TABLE), np.float32)
+        self._session = open_session(bundle, USER_TOWER, threads)
+
+    def prepare(self, merged: Events, as_of_ms: int) -> Encoded:
+        """Encodes merged events (oldest first) as the tower's input."""
+        return encode_history(merged, self._index, as_of_ms, self.spec)
+
+    def run(self, tower: TowerInput) -> Floats:
+        """Runs the tower on B inputs; returns L2-normalised vectors [B, D]."""
+        if tower.rows.shape[1] == 0:
+            tower = _one_padded_column(tower)
+        feeds = {
+            "rows": self._table[tower.rows],
+            "ratings": tower.ratings,
+            "ages": tower.ages,
+            "gaps": tower.gaps,
+            "kinds": tower.kinds,
+        }
+        vectors: Floats = self._session.run(None, feeds)[0]
+        return vectors
+
+    def encode(self, merged: Events, as_of_ms: int) -> tuple[Floats, Encoded]:
+        """Encodes one person; returns the vector [D] and the account of what went into it."""
+        encoded = self.prepare(merged, as_of_ms)
+        return self.run(encoded.tower)[0], encoded
+
+    def encode_batch(self, inputs: list[Encoded]) -> Floats:
+        """Encodes B prepared people in one run; returns [B, D]."""
+        return self.run(pad_batch([one.tower for one in inputs]))
+
+    def probe(self, bundle: Bundle) -> None:
+        """Replays the bundle's probes; raises BundleError where a vector is off by more than 1 - cos = 1e-5."""
+        probes = read_probes(bundle)
+        for number, (events, as_of_ms, expected) in enumerate(probes.cases()):
+            vector, _ = self.encode(events, as_of_ms)
+            gap = 1.0 - float(vector @ expected)
+            if not gap <= PROBE_TOLERANCE:
+                raise BundleError(
+                    f"{self._name}: probe {number} is off by 1 - cos = {gap:.2e} (allowed {PROBE_TOLERANCE:.0e}); "
+                    "this machine or library computes another model: do not serve it"
+                )
+
+
+class ItemTower:
+    """Embeds movies from their history rows and content."""
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        self._session = open_session(bundle, ITEM_TOWER, threads)
+
+    def embed(self, rows_ND: Floats, content_NT: Int64s) -> Floats:
+        """Embeds movies that have history rows; returns L2-normalised vectors [N, D]."""
+        vectors: Floats = self._session.run(["vectors"], {"rows": rows_ND, "content": content_NT})[0]
+        return vectors
+
+    def content_rows(self, content_NT: Int64s, dimension: int) -> Floats:
+        """Computes history rows [N, D] for movies that were never trained on, from their content."""
+        rows_ND = np.zeros((len(content_NT), dimension), np.float32)
+        rows: Floats = self._session.run(["content_rows"], {"rows": rows_ND, "content": content_NT})[0]
+        return rows
+
+
+def open_session(bundle: Bundle, name: str, threads: int) -> onnxruntime.InferenceSession:
+    """Opens an ONNX file of the bundle on `threads` CPU threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(
+            str(bundle.file(name)), sess_options=options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise BundleError(f"{bundle.file(name)}: ONNX Runtime cannot open it ({error})") from error
+
+
+def _one_padded_column(tower: TowerInput) -> TowerInput:
+    # An empty history is one column of padding: kind 0 masks it, and no kernel has to cope with length 0.
+    people = len(tower.rows)
+    zeros = np.zeros((people, 1), np.int64)
+    return TowerInput(zeros, np.zeros((people, 1), np.float32), zeros, zeros, zeros)
