@@ -158,28 +158,39 @@ def merge(stored: Events, request: Events, user: int) -> Events:
     Of the same (movie, kind) the later wins, at equal time the request's. A retraction drops itself and every event of
     its movie dated at or before it. Sorted by (time, `tie_hash` of (user, movie), kind).
     """
+    return current(union(stored, request, user))
+
+
+def union(stored: Events, request: Events, user: int) -> Events:
+    """Merges like `merge`, but leaves retractions in: what a store keeps, so that a late older event stays retracted.
+
+    `merge` of a union with more events equals `merge` of everything that went into it.
+    """
     both = request.after(stored) if request.size else stored
     if both.size == 0:
         return NO_EVENTS
-    arrival = np.arange(both.size)
-    # The last of each run of equal (movie, kind) in this order is the one that wins.
-    order = np.lexsort((arrival, both.times_ms, both.kinds, both.movie_ids))
-    both = both.take(order)
+    # lexsort is stable: the last of each run of equal (movie, kind) is the latest, at equal time the request's.
+    both = both.take(np.lexsort((both.times_ms, both.kinds, both.movie_ids)))
     last = np.ones(both.size, bool)
     last[:-1] = (both.movie_ids[1:] != both.movie_ids[:-1]) | (both.kinds[1:] != both.kinds[:-1])
-    both = both.take(last)
-    if np.any(both.kinds == RETRACTED):
-        both = _drop_retracted(both)
-    order = np.lexsort((both.kinds, tie_hash(user, both.movie_ids), both.times_ms))
-    return both.take(order)
+    both = _drop_covered(both.take(last))
+    return both.take(np.lexsort((both.kinds, tie_hash(user, both.movie_ids), both.times_ms)))
 
 
-def _drop_retracted(events: Events) -> Events:
+def current(united: Events) -> Events:
+    """Selects the events of a union that hold: all but its retractions."""
+    holds = united.kinds != RETRACTED
+    return united if holds.all() else united.take(holds)
+
+
+def _drop_covered(events: Events) -> Events:
     retracted = events.kinds == RETRACTED
+    if not retracted.any():
+        return events
     movies, times = events.movie_ids[retracted], events.times_ms[retracted]  # ascending by movie, one each
     at = np.minimum(np.searchsorted(movies, events.movie_ids), len(movies) - 1)
-    gone = (movies[at] == events.movie_ids) & (events.times_ms <= times[at])
-    return events.take(~gone)
+    covered = (movies[at] == events.movie_ids) & (events.times_ms <= times[at])
+    return events.take(retracted | ~covered)
 
 
 def seen_ids(events: Events) -> Int64s:

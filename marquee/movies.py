@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_TITLE = re.compile(r"^(?P<title>.*?)\s*\((?P<year>\d{4})(?:[–-]\d{0,4})?\)\s*$", re.DOTALL)
-_ARTICLE = re.compile(
-    r"^(?P<rest>.+), (?P<article>The|A|An|Le|La|Les|L'|Il|Lo|I|Gli|El|Los|Las|Un|Une|Una|Der|Die|Das|Ein|Eine|Den|Det|De|Het|Een|O|Os|As)"
-    r"(?P<tail>\s*\(.*\))?$",
-    re.DOTALL,
+# A year outside these centuries is part of the title: "Room (1408)". A series has a range, open while it runs.
+_TITLE = re.compile(r"^(?P<title>.+?) ?\((?P<year>(?:18|19|20)\d\d)(?: ?[–—-] ?(?:\d{4}|\d{2})?)? ?\)[ )]*$")
+_ARTICLES = (
+    "The|A|An|Le|La|Les|L'|L’|Un|Une|Il|Lo|I|Gli|Una|El|Los|Las|Der|Die|Das|Ein|Eine|Den|Det|De|Het|Een|En|Ett|O|Os|As"
 )
+_ARTICLE = re.compile(
+    rf"^(?P<rest>(?:[^()]|\([^()]*\))+), (?P<article>{_ARTICLES})(?P<tail> ?\(.*\)|: .+)?$",
+)
+_ALIAS = re.compile(r"\((?P<aka>a\.k\.a\. )?(?P<name>[^()]+)\)")
 
 
 class MovieRecord(NamedTuple):
@@ -35,11 +38,23 @@ class MovieRecord(NamedTuple):
 
 
 def parse_title(raw: str) -> tuple[str, int | None]:
-    """Splits a MovieLens title into the title as a person reads it and the year: "Matrix, The (1999)" is The Matrix, 1999."""
-    match = _TITLE.match(raw.strip())
-    title, year = (match["title"], int(match["year"])) if match else (raw.strip(), None)
+    """Splits a MovieLens title into the title as a person reads it and the year.
+
+    "Matrix, The (1999)" is The Matrix, 1999; "Hate (Haine, La) (1995)" is Hate (La Haine), 1995.
+    """
+    text = " ".join(raw.split())
+    match = _TITLE.match(text)
+    title, year = (match["title"], int(match["year"])) if match else (text, None)
+    return _ALIAS.sub(_front_alias, _front_article(title)), year
+
+
+def _front_alias(alias: re.Match[str]) -> str:
+    return f"({alias['aka'] or ''}{_front_article(alias['name'])})"
+
+
+def _front_article(title: str) -> str:
     moved = _ARTICLE.match(title)
-    if moved:
-        space = "" if moved["article"].endswith("'") else " "
-        title = moved["article"] + space + moved["rest"] + (moved["tail"] or "")
-    return title, year
+    if not moved:
+        return title
+    space = "" if moved["article"].endswith(("'", "’")) else " "
+    return moved["article"] + space + moved["rest"] + (moved["tail"] or "")

@@ -15,9 +15,13 @@ from marquee.features import Floats, Int64s
 
 Mask = npt.NDArray[np.bool_]
 
-# Extra candidates that are rescored with the k wanted, so that ties and rounding at the end of the list are settled
-# by the rescoring and not by the engine.
+# Extra candidates that are rescored with the k wanted, so that rounding at the end of the list is settled by the
+# rescoring and not by the engine.
 _SLACK = 16
+# How far a rounded score may lie from the one that the engine ranked by: half a rounding step and float32's noise.
+_NOISE = 2e-6
+# A table from id to row is kept where the largest id is at most this many times the number of movies.
+_SPARSE = 64
 
 
 class Hits(NamedTuple):
@@ -25,6 +29,11 @@ class Hits(NamedTuple):
 
     movie_ids: Int64s
     scores: Floats
+
+
+def use_threads(threads: int) -> None:
+    """Sets how many threads FAISS may use when the calling thread searches; OpenMP keeps this for each thread."""
+    faiss.omp_set_num_threads(threads)
 
 
 class Index:
@@ -35,9 +44,8 @@ class Index:
         self.movie_ids: Int64s = np.asarray(bundle.array(MOVIE_IDS), np.int64)
         self._vectors_ND: Floats = np.ascontiguousarray(bundle.array(ITEM_VECTORS), np.float32)
         self._index = _open_index(bundle, len(self.movie_ids))
-        self._order = np.argsort(self.movie_ids, kind="stable")
-        self._sorted = self.movie_ids[self._order]
-        faiss.omp_set_num_threads(threads)
+        self._rows = _RowsOfIds(self.movie_ids)
+        use_threads(threads)
 
     @property
     def dimension(self) -> int:
@@ -51,11 +59,8 @@ class Index:
 
     def rows(self, movie_ids: Int64s) -> Int64s:
         """Looks up the rows of movie ids; ids that are not in the index are left out."""
-        if self.count == 0 or len(movie_ids) == 0:
-            return np.zeros(0, np.int64)
-        at = np.minimum(np.searchsorted(self._sorted, movie_ids), self.count - 1)
-        rows: Int64s = self._order[at[self._sorted[at] == movie_ids]]
-        return rows
+        rows = self._rows.find(movie_ids)
+        return rows[rows >= 0]
 
     def vectors(self, movie_ids: Int64s) -> Floats:
         """Reads the vectors of movies, [n, D], leaving out those that are not in the index."""
@@ -63,34 +68,34 @@ class Index:
 
     def search(self, query_D: Floats, k: int, allowed_N: Mask | None = None) -> Hits:
         """Finds min(k, allowed) movies; `query_D` must have L2 norm 1."""
-        return self.search_batch(query_D[None], [k], [allowed_N])[0]
+        query_1D = query_D[None]
+        parameters = _only(allowed_N)
+        wanted = min(k + _SLACK, self.count)
+        while True:
+            rows = self._index.search(query_1D, wanted, params=parameters)[1][0]
+            hits, settled = self._rescore(query_D, rows[rows >= 0], k)  # FAISS pads short answers with -1
+            if settled or wanted == self.count or rows[-1] < 0:
+                return hits
+            # More movies than the slack lie at the end of the list, within rounding: ids must decide between them all.
+            wanted = min(8 * wanted, self.count)
 
     def search_batch(self, queries_QD: Floats, ks: list[int], allowed: list[Mask | None]) -> list[Hits]:
-        """Finds the movies of Q queries, each with its own k and mask; equal to Q single searches, to the bit."""
-        if all(mask is None for mask in allowed) and len(ks) > 1:
-            rows_QK = self._candidates(queries_QD, max(ks), None)
-            return [self._rescore(query_D, rows, k) for query_D, rows, k in zip(queries_QD, rows_QK, ks, strict=True)]
+        """Finds the movies of Q queries, each with its own k and mask; equal to Q single searches, to the bit.
+
+        One by one: on one thread FAISS's batched scan took 74 µs a query over 9,724 × 64, the single one 56 µs.
+        """
         return [
-            self._rescore(query_D, self._candidates(query_D[None], k, mask)[0], k)
-            for query_D, k, mask in zip(queries_QD, ks, allowed, strict=True)
+            self.search(query_D, k, allowed_N) for query_D, k, allowed_N in zip(queries_QD, ks, allowed, strict=True)
         ]
 
-    def _candidates(self, queries_QD: Floats, k: int, allowed_N: Mask | None) -> Int64s:
-        wanted = min(k + _SLACK, self.count)
-        parameters = None
-        if allowed_N is not None:
-            bits = np.packbits(allowed_N, bitorder="little")
-            selector = faiss.IDSelectorBitmap(self.count, faiss.swig_ptr(bits))
-            parameters = faiss.SearchParameters(sel=selector)
-        _, rows_QK = self._index.search(queries_QD, wanted, params=parameters)
-        return np.asarray(rows_QK, np.int64)
-
-    def _rescore(self, query_D: Floats, rows: Int64s, k: int) -> Hits:
-        rows = rows[rows >= 0]  # FAISS pads short answers with -1
-        scores = np.round(np.einsum("nd,d->n", self._vectors_ND[rows], query_D), 6).astype(np.float32)
+    def _rescore(self, query_D: Floats, rows: Int64s, k: int) -> tuple[Hits, bool]:
+        """Orders candidates by rounded score and id; also says whether no movie outside them can belong in between."""
+        scores = np.round(np.einsum("nd,d->n", self._vectors_ND[rows], query_D), 6).astype(np.float32, copy=False)
         ids = self.movie_ids[rows]
-        best = np.lexsort((ids, -scores))[:k]
-        return Hits(ids[best], scores[best])
+        order = np.lexsort((ids, -scores))
+        best = order[:k]
+        settled = len(order) > k and bool(scores[order[-1]] + _NOISE < scores[best[-1]])
+        return Hits(ids[best], scores[best]), settled
 
     def probe(self, bundle: Bundle) -> None:
         """Replays the bundle's probes: each recorded vector must find its recorded movies, but for ties."""
@@ -109,8 +114,44 @@ class Index:
         return len(scores) == len(found.scores) and bool(np.allclose(scores, found.scores, atol=2e-6))
 
 
+class _RowsOfIds:
+    """Finds rows by movie id: in a table where ids are dense enough (2 µs for 2,700 ids), else by bisection (30 µs)."""
+
+    def __init__(self, movie_ids: Int64s) -> None:
+        self._order = np.argsort(movie_ids, kind="stable")
+        self._sorted = movie_ids[self._order]
+        self._table: Int64s | None = None
+        if len(movie_ids) and self._sorted[0] > 0 and self._sorted[-1] <= _SPARSE * len(movie_ids):
+            # Ids outside are clipped to the first and the last entry, where no movie is.
+            self._table = np.full(self._sorted[-1] + 2, -1, np.int64)
+            self._table[movie_ids] = np.arange(len(movie_ids))
+
+    def find(self, movie_ids: Int64s) -> Int64s:
+        """Finds the row of each id, -1 where there is none."""
+        if self._table is not None:
+            return self._table.take(movie_ids, mode="clip")
+        if len(self._sorted) == 0:
+            return np.full(len(movie_ids), -1, np.int64)
+        at = np.minimum(np.searchsorted(self._sorted, movie_ids), len(self._sorted) - 1)
+        return np.where(self._sorted[at] == movie_ids, self._order[at], -1)
+
+
+def _only(allowed_N: Mask | None) -> faiss.SearchParameters | None:
+    if allowed_N is None:
+        return None
+    bits = np.packbits(allowed_N, bitorder="little")
+    parameters = faiss.SearchParameters()
+    parameters.sel = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+    # The selector points into `bits` and does not keep it.
+    parameters.bits = bits  # type: ignore[attr-defined]
+    return parameters
+
+
 def _open_index(bundle: Bundle, movies: int) -> faiss.Index:
     path = bundle.file(INDEX)
+    kind = bundle.manifest.index.kind
+    if kind != "exact":
+        raise BundleError(f"{path}: an index of kind {kind!r} is not served here; export the bundle with kind exact")
     try:
         index = faiss.read_index(str(path))
     except RuntimeError as error:

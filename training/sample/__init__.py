@@ -16,9 +16,7 @@ from training.sample.simulate import Rating, simulate
 
 __all__ = ["SIMULATED_NOTICE", "load_tastes", "write_sample"]
 
-SIMULATED_NOTICE = (
-    "The films of this sample are real, but its viewers and ratings are simulated: no person gave them."
-)
+SIMULATED_NOTICE = "The films of this sample are real, but its viewers and ratings are simulated: no person gave them."
 
 FILMS = Path(__file__).with_name("films.csv")
 METADATA_HEADER = (

@@ -77,9 +77,7 @@ def _popularity(rng: np.random.Generator, taste_N: IntArray) -> FloatArray:
     return popularity_N
 
 
-def _choose(
-    rng: np.random.Generator, taste_N: IntArray, popularity_N: FloatArray
-) -> tuple[IntArray, IntArray]:
+def _choose(rng: np.random.Generator, taste_N: IntArray, popularity_N: FloatArray) -> tuple[IntArray, IntArray]:
     """One viewer's films, popular ones tending to come first: inside their tastes, and outside."""
     main, second = rng.choice(int(taste_N.max()) + 1, size=2, replace=False)
     second_part = rng.uniform(*SECOND_PART) if rng.random() < SECOND_TASTE_SHARE else 0.0
@@ -94,9 +92,7 @@ def _choose(
     return np.concatenate([first_K, second_K]), _draw(rng, popularity_N, other_N, films - inside)
 
 
-def _draw(
-    rng: np.random.Generator, popularity_N: FloatArray, among_N: NDArray[np.bool_], count: int
-) -> IntArray:
+def _draw(rng: np.random.Generator, popularity_N: FloatArray, among_N: NDArray[np.bool_], count: int) -> IntArray:
     rows = np.flatnonzero(among_N)
     chance = popularity_N[rows] / popularity_N[rows].sum()
     return rng.choice(rows, size=count, replace=False, p=chance)

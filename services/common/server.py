@@ -1,0 +1,241 @@
+"""The life of a service: bind → load → ready → SIGTERM → NOT_SERVING → announced wait → stop → exit.
+
+A service's main is
+
+    def main() -> int:
+        return run_service("retriever", "Finds the nearest movies.", RetrieverSettings, serve)
+
+    async def serve(settings: RetrieverSettings) -> None:
+        async with Life(settings, SERVICES) as life:
+            ...                                        # load, add servicers to life.server
+            await life.run(spaces.watch())             # ready, until a signal comes
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import grpc.aio
+import uvloop
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from marquee.errors import BundleError, ConfigError, MarqueeError, RegistryError, Unavailable
+from services.common.health import Health
+from services.common.interceptors import ErrorInterceptor
+from services.common.logs import configure_logs
+from services.common.settings import CommonSettings, S, help_text, load_settings, split_address
+
+_log = logging.getLogger(__name__)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+HEALTH_SERVICE = "grpc.health.v1.Health"
+MAX_MESSAGE_BYTES = 32 << 20
+
+EXIT_CONFIG, EXIT_BUNDLE, EXIT_ADDRESS = 2, 3, 4
+
+
+class AddressUnavailable(Unavailable):
+    """Says that the service cannot listen where it was told to."""
+
+    reason = "ADDRESS_UNAVAILABLE"
+
+
+def server_options(settings: CommonSettings) -> list[tuple[str, int]]:
+    """Lists the options of every server of Marquee."""
+    return [
+        # On by default: a second server on the port would start without an error and take half of the calls.
+        ("grpc.so_reuseport", 0),
+        # 1,024 searches that each exclude a few thousand movies, and their answers with 1,000 hits each.
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        # Ping a silent client after a minute; one that is gone without a word is dropped 20 s later.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        # Clients may ping as often as every 10 s, calls or none, so that they find a dead server.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # A client with healthy connections never asks DNS again and never finds new replicas: let connections end now
+        # and then. The core spreads each one's age by ±10 % by itself.
+        ("grpc.max_connection_age_ms", 300_000),
+        ("grpc.max_connection_age_grace_ms", int(settings.grace_s * 1000)),
+    ]
+
+
+class Life:
+    """Is one service process from binding its address to its last answer; an async context manager.
+
+    Entering binds the address, so that a taken one is told before anything is loaded, and catches SIGTERM and SIGINT.
+    Leaving drains and stops the server.
+    """
+
+    def __init__(
+        self,
+        settings: CommonSettings,
+        services: Sequence[str],
+        *,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    ) -> None:
+        self._settings = settings
+        self._services = tuple(services)
+        self._interceptors = [*interceptors, ErrorInterceptor()]
+        self._serving = False
+        self._stop = asyncio.Event()
+        self.health = Health(services)
+        self.port = 0
+
+    async def __aenter__(self) -> Life:
+        # Made here and not in __init__: a grpc.aio server belongs to the loop that runs.
+        self.server = grpc.aio.server(interceptors=self._interceptors, options=server_options(self._settings))
+        self.port = _bind(self.server, self._settings.listen)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+        if self._settings.reflection:
+            reflection.enable_server_reflection((*self._services, HEALTH_SERVICE, reflection.SERVICE_NAME), self.server)
+        if self._settings.port_file:
+            self._settings.port_file.unlink(missing_ok=True)
+        self._starter = asyncio.current_task()
+        for number in _SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
+        return self
+
+    def _on_signal(self, number: int) -> None:
+        _log.info("stopping on %s", signal.Signals(number).name)
+        self.stop()
+
+    def stop(self) -> None:
+        """Begins the end, as SIGTERM does."""
+        self._stop.set()
+        # Whoever is still loading has no calls to finish.
+        if not self._serving and self._starter is not None:
+            self._starter.cancel()
+
+    async def run(self, *background: Coroutine[Any, Any, None]) -> None:
+        """Serves until a signal comes; the background work runs beside it and takes the service down where it fails."""
+        tasks = [asyncio.ensure_future(work) for work in background]
+        waiter = asyncio.ensure_future(self._stop.wait())
+        try:
+            await self._ready()
+            done, _ = await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            await self._announce()
+        finally:
+            await _cancel([waiter, *tasks])
+
+    async def _ready(self) -> None:
+        await self.server.start()
+        self._serving = True
+        self.health.set_serving(True)
+        host, _ = split_address(self._settings.listen)
+        _log.info("serving on %s:%d", host, self.port, extra={"port": self.port})
+        if self._settings.port_file:
+            _write_atomically(self._settings.port_file, f"{self.port}\n")
+
+    async def _announce(self) -> None:
+        # Callers that watch or probe the health stop sending; the server still answers who does not know yet.
+        self.health.set_serving(False)
+        await asyncio.sleep(self._settings.drain_s)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.health.set_serving(False)
+        self.health.close()
+        await self.server.stop(self._settings.grace_s if self._serving else None)
+        if self._settings.port_file:
+            self._settings.port_file.unlink(missing_ok=True)
+        for number in _SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+        _log.info("stopped")
+
+
+async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _bind(server: grpc.aio.Server, address: str) -> int:
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise AddressUnavailable(
+            f"cannot listen on {address} ({_why_not(address)}); stop the program that does, or choose another address "
+            "with --listen"
+        ) from error
+
+
+def _why_not(address: str) -> str:
+    """Asks the operating system what the core does not tell."""
+    host, port = split_address(address)
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(where)
+            probe.listen()
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return "it was taken a moment ago"
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as stream:
+        stream.write(text)
+    os.replace(stream.name, path)
+
+
+def run_service(
+    name: str,
+    summary: str,
+    cls: type[S],
+    serve: Callable[[S], Awaitable[None]],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Runs a service from its settings to its end; returns the exit code.
+
+    0: stopped by a signal; 2: a setting is wrong; 3: no bundle to serve; 4: the address cannot be had. Each with one
+    sentence that says what to do. The environment is read here and nowhere else.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    program = f"python -m services.{name}"
+    if "--help" in arguments or "-h" in arguments:
+        print(help_text(cls, program, summary))
+        return 0
+    try:
+        settings = load_settings(cls, arguments, os.environ)
+    except ConfigError as error:
+        print(f"{program}: {error.message}", file=sys.stderr)
+        return EXIT_CONFIG
+    configure_logs(name, settings)
+    return _run(serve(settings))
+
+
+def _run(work: Awaitable[None]) -> int:
+    async def main() -> None:
+        await work
+
+    try:
+        uvloop.run(main())
+    except (RegistryError, BundleError) as error:
+        return _refuse(error, EXIT_BUNDLE)
+    except AddressUnavailable as error:
+        return _refuse(error, EXIT_ADDRESS)
+    except asyncio.CancelledError:
+        # A signal came while the service was loading.
+        return 0
+    return 0
+
+
+def _refuse(error: MarqueeError, code: int) -> int:
+    _log.error("%s", error.message)
+    return code

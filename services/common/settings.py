@@ -1,0 +1,250 @@
+"""Settings: a frozen dataclass per service, filled from flags over the environment over defaults.
+
+A field is declared once, with `setting`, and from that come its flag (`--poll-s`), its variable (`MARQUEE_POLL_S`), its
+line in `--help` and its check. Wrong values are collected and told in one message, so that one run finds them all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from marquee.errors import ConfigError
+
+S = TypeVar("S", bound="CommonSettings")
+
+ENVIRONMENT_PREFIX = "MARQUEE_"
+_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+class _Rule(NamedTuple):
+    help: str
+    choices: tuple[str, ...]
+    low: float
+    high: float
+    check: Callable[[str], object] | None
+    secret: bool
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] = (),
+    low: float = -math.inf,
+    high: float = math.inf,
+    check: Callable[[str], object] | None = None,
+    secret: bool = False,
+) -> Any:
+    """Declares a setting: `help` names the unit, `low` and `high` are inclusive.
+
+    `check` gets the text and raises ValueError with what is wrong with it. A `secret` is never logged or shown.
+    """
+    rule = _Rule(help, tuple(choices), low, high, check, secret)
+    return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Splits "host:port" or "[host]:port"; raises ValueError where it is neither."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise ValueError("must be host:port with a port from 0 to 65535, for example 127.0.0.1:50051")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("must have an IPv6 host in brackets, for example [::]:50051")
+    return host.strip("[]"), int(port)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CommonSettings:
+    """Holds what every service can be told. Times are in seconds."""
+
+    listen: str = setting(
+        "127.0.0.1:50051", "address to listen on, host:port; port 0 takes a free one", check=split_address
+    )
+    registry: Path = setting(Path(".marquee/registry"), "folder of the bundle registry")
+    poll_s: float = setting(0.5, "seconds between two looks at the registry's pointer", low=0.01)
+    reload_delay_s: float = setting(
+        0.0, "seconds to wait before a changed pointer is applied; staggers replicas", low=0
+    )
+    retire_quiet_s: float = setting(30.0, "seconds without a call after which a retired space is dropped", low=0)
+    drain_s: float = setting(
+        0.5,
+        "seconds between saying NOT_SERVING and stopping; in a cluster longer than its endpoints take to notice, "
+        "for example 5",
+        low=0,
+    )
+    grace_s: float = setting(10.0, "seconds that running calls get to finish when the server stops", low=0)
+    log_level: str = setting("info", "least level to log", choices=("debug", "info", "warning", "error"))
+    log_format: str = setting("json", "how to log: json lines or text", choices=("json", "text"))
+    reflection: bool = setting(False, "serve gRPC reflection, for grpcurl and the like")
+    threads: int = setting(1, "threads that one query or one batch may use", low=1, high=1024)
+    port_file: Path | None = setting(None, "file that gets the bound port once the service is SERVING; empty: none")
+
+    def problems(self) -> list[str]:
+        """Lists what is wrong with several settings together; a service overrides it."""
+        return []
+
+
+def load_settings(cls: type[S], arguments: Sequence[str], environ: Mapping[str, str]) -> S:
+    """Reads settings; raises one ConfigError that lists everything that is wrong."""
+    problems: list[str] = []
+    texts = _from_environment(cls, environ) | _from_arguments(cls, arguments, problems)
+    values = {name: _value(cls, name, text, source, problems) for name, (text, source) in texts.items()}
+    if not problems:
+        settings = cls(**values)
+        problems = settings.problems()
+        if not problems:
+            return settings
+    raise ConfigError("; ".join(problems) + " (--help lists all settings)")
+
+
+def help_text(cls: type[CommonSettings], program: str, summary: str) -> str:
+    """Writes what `--help` prints: every setting with its flag, variable, default and unit."""
+    lines = [f"usage: {program} [--setting value ...]", "", summary, "", "Flags win over the environment.", ""]
+    for field in dataclasses.fields(cls):
+        rule = _rule(field)
+        lines.append(f"  {_flag(field.name)}  {_variable(field.name)}")
+        choices = f"; one of {', '.join(rule.choices)}" if rule.choices else ""
+        text = f"{rule.help}{choices} (default: {_shown_default(field)})"
+        lines += textwrap.wrap(text, 108, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join([*lines, "  --help", "      print this", ""])
+
+
+def effective(settings: CommonSettings) -> dict[str, object]:
+    """Lists the settings as they may be logged: secrets are starred."""
+    return {field.name: _loggable(field, getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+
+
+def _loggable(field: dataclasses.Field[Any], value: object) -> object:
+    if _rule(field).secret and value:
+        return "***"
+    return str(value) if isinstance(value, Path) else value
+
+
+def _shown_default(field: dataclasses.Field[Any]) -> object:
+    if field.default is None or field.default == "":
+        return "none"
+    return str(field.default).lower() if isinstance(field.default, bool) else _loggable(field, field.default)
+
+
+def _rule(field: dataclasses.Field[Any]) -> _Rule:
+    rule: _Rule = field.metadata["rule"]
+    return rule
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _variable(name: str) -> str:
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def _from_environment(cls: type[CommonSettings], environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    names = {field.name: _variable(field.name) for field in dataclasses.fields(cls)}
+    return {name: (environ[variable], variable) for name, variable in names.items() if variable in environ}
+
+
+def _from_arguments(
+    cls: type[CommonSettings], arguments: Sequence[str], problems: list[str]
+) -> dict[str, tuple[str, str]]:
+    names = {_flag(field.name): field.name for field in dataclasses.fields(cls)}
+    switches = {_flag(name) for name, kind in _kinds(cls).items() if kind is bool}
+    found: dict[str, tuple[str, str]] = {}
+    rest = list(arguments)
+    while rest:
+        flag, equals, text = rest.pop(0).partition("=")
+        if flag not in names:
+            problems.append(_unknown(flag, names))
+            # The word after an unknown flag is most likely its value: one mistake, one problem.
+            if rest and not equals and not rest[0].startswith("--"):
+                rest.pop(0)
+        elif equals:
+            found[names[flag]] = (text, flag)
+        elif flag in switches and not (rest and rest[0].lower() in (*_YES, *_NO)):
+            found[names[flag]] = ("true", flag)
+        elif rest and not rest[0].startswith("--"):
+            found[names[flag]] = (rest.pop(0), flag)
+        else:
+            problems.append(f"{flag} needs a value")
+    return found
+
+
+def _unknown(flag: str, names: Mapping[str, str]) -> str:
+    nearest = difflib.get_close_matches(flag, names, n=1, cutoff=0.0)
+    return f"{flag} is not a setting; did you mean {nearest[0]}?"
+
+
+def _kinds(cls: type[CommonSettings]) -> dict[str, type]:
+    return {name: _plain(hint) for name, hint in typing.get_type_hints(cls).items()}
+
+
+def _plain(hint: Any) -> type:
+    # `Path | None` is read as a Path, empty text as None.
+    kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
+    plain: type = kinds[0] if kinds else hint
+    return plain
+
+
+def _value(cls: type[CommonSettings], name: str, text: str, source: str, problems: list[str]) -> Any:
+    field = next(field for field in dataclasses.fields(cls) if field.name == name)
+    rule = _rule(field)
+    if text == "" and field.default is None:
+        return None
+    try:
+        value = _parse(_kinds(cls)[name], text)
+        _check(rule, text, value)
+    except ValueError as error:
+        shown = "its value" if rule.secret else repr(text)
+        problems.append(f"{source}: {shown} {error}")
+        return None
+    return value
+
+
+def _parse(kind: type, text: str) -> Any:
+    if kind is bool:
+        return _parse_switch(text)
+    if kind is Path:
+        return _parse_path(text)
+    if kind in (int, float):
+        return _parse_number(kind, text)
+    return text
+
+
+def _parse_switch(text: str) -> bool:
+    if text.lower() not in (*_YES, *_NO):
+        raise ValueError("must be true or false")
+    return text.lower() in _YES
+
+
+def _parse_path(text: str) -> Path:
+    if not text:
+        raise ValueError("must be a path")
+    return Path(text).expanduser()
+
+
+def _parse_number(kind: type, text: str) -> float:
+    try:
+        value: float = kind(text)
+    except ValueError:
+        raise ValueError("must be a whole number" if kind is int else "must be a number") from None
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+def _check(rule: _Rule, text: str, value: Any) -> None:
+    if rule.choices and value not in rule.choices:
+        raise ValueError(f"must be one of {', '.join(rule.choices)}")
+    if isinstance(value, (int, float)) and not rule.low <= value <= rule.high:
+        bound = f"at least {rule.low:g}" if value < rule.low else f"at most {rule.high:g}"
+        raise ValueError(f"must be {bound}")
+    if rule.check is not None:
+        rule.check(text)

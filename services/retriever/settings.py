@@ -1,0 +1,16 @@
+"""The retriever's settings."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from services.common.settings import CommonSettings, setting, split_address
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RetrieverSettings(CommonSettings):
+    """Holds what the retriever can be told."""
+
+    listen: str = setting(
+        "127.0.0.1:50052", "address to listen on, host:port; port 0 takes a free one", check=split_address
+    )

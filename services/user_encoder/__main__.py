@@ -1,0 +1,100 @@
+"""Runs the user encoder, or one of its commands: `python -m services.user_encoder [import-events] ...`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+from marquee.bundle.registry import Registry
+from marquee.errors import ConfigError, MarqueeError
+from marquee.v1 import live_features_pb2, live_features_pb2_grpc, user_encoder_pb2, user_encoder_pb2_grpc
+from services.common.server import EXIT_CONFIG, Life, run_service
+from services.common.spaces import Spaces
+from services.user_encoder.event_import import Imported, describe, import_events
+from services.user_encoder.servicer import LiveFeaturesServicer, UserEncoderServicer, clock_ms, load_tower
+from services.user_encoder.settings import DEFAULT_STORE, UserEncoderSettings
+from services.user_encoder.stores.sqlite import SqliteStore
+
+PROGRAM = "python -m services.user_encoder"
+SUMMARY = (
+    "Turns people's events into query vectors, and keeps the events.\n"
+    "Another command: import-events fills the store from a ratings.csv (import-events --help)."
+)
+SERVICES = (
+    user_encoder_pb2.DESCRIPTOR.services_by_name["UserEncoderService"].full_name,
+    live_features_pb2.DESCRIPTOR.services_by_name["LiveFeaturesService"].full_name,
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command that the arguments name, or the service; returns the exit code."""
+    if arguments[:1] == ["import-events"]:
+        return run_import(arguments[1:])
+    return run_service("user_encoder", SUMMARY, UserEncoderSettings, serve, arguments)
+
+
+async def serve(settings: UserEncoderSettings) -> None:
+    """Serves until a signal comes."""
+    # The store is the outer one: it closes after the last call has been answered.
+    async with aclosing(SqliteStore(settings.store)) as store, Life(settings, SERVICES) as life:
+        spaces = Spaces(Registry(settings.registry), lambda bundle: load_tower(bundle, settings.threads), settings)
+        await spaces.start()
+        user_encoder_pb2_grpc.add_UserEncoderServiceServicer_to_server(UserEncoderServicer(spaces, store), life.server)
+        live_features_pb2_grpc.add_LiveFeaturesServiceServicer_to_server(LiveFeaturesServicer(store), life.server)
+        await life.run(spaces.watch())
+
+
+def run_import(arguments: Sequence[str]) -> int:
+    """Runs import-events; returns 0, 1 where the data or the store is no good, 2 where a setting is wrong."""
+    options = _import_options().parse_args(arguments)
+    try:
+        done = asyncio.run(_import(options.data, options.store))
+    except MarqueeError as error:
+        print(f"{PROGRAM} import-events: {error.message}", file=sys.stderr)
+        return EXIT_CONFIG if isinstance(error, ConfigError) else 1
+    print(_summary(done, options.store))
+    return 0
+
+
+def _import_options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} import-events",
+        description="Fills the feature store from a MovieLens-shaped ratings.csv. Running it again changes nothing.",
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder that holds ratings.csv")
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=Path(os.environ.get("MARQUEE_STORE") or DEFAULT_STORE),
+        metavar="PATH",
+        help="SQLite file to fill; MARQUEE_STORE (default: %(default)s)",
+    )
+    return parser
+
+
+async def _import(data: Path, path: Path) -> Imported:
+    show = _show_progress if sys.stderr.isatty() else lambda rows, seconds: None
+    async with aclosing(SqliteStore(path)) as store:
+        return await import_events(data, store, clock_ms(), show)
+
+
+def _show_progress(rows: int, seconds: float) -> None:
+    print(f"\r{rows:,} rows, {rows / seconds:,.0f} rows/s ", end="", file=sys.stderr, flush=True)
+
+
+def _summary(done: Imported, store: Path) -> str:
+    bad = f"; skipped {describe(done.bad)}" if done.bad else ""
+    changed = f"{done.changed:,} histories written" if done.changed else "nothing was new"
+    return (
+        f"{store}: {done.events:,} events of {done.users:,} people from {done.rows:,} rows in {done.seconds:.1f} s "
+        f"({done.rows / max(done.seconds, 1e-9):,.0f} rows/s), {changed}{bad}"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

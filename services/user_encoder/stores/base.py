@@ -1,0 +1,85 @@
+"""What a feature store does, whatever keeps the bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from marquee.errors import StoreUnavailable
+from marquee.features import MAX_EVENTS, Events, union, user_hash
+
+
+class UserWrite(NamedTuple):
+    """Holds events to add to one person's history, in the order of arrival.
+
+    `request_ids` has an entry for each event, "" where no request led to it; empty stands for none at all.
+    """
+
+    user_id: str
+    events: Events
+    request_ids: tuple[str, ...] = ()
+
+
+class FeatureStore(Protocol):
+    """Keeps one merged history a person.
+
+    A history is what `features.union` leaves: sorted, one event a (movie, kind), retractions kept. It holds the
+    newest `features.MAX_EVENTS` of them; older ones go first. Failures are StoreUnavailable.
+    """
+
+    async def read(self, user_id: str) -> Events:
+        """Reads a person's history, with its retractions; empty where there is none."""
+
+    async def read_many(self, user_ids: Sequence[str]) -> list[Events]:
+        """Reads several people's histories, in their order."""
+
+    async def write(self, writes: Sequence[UserWrite]) -> list[bool]:
+        """Adds events, all or none; says for each write whether it changed the history.
+
+        What has returned is on disk and seen by the next read, from any process. Of the same (movie, kind, time) the
+        later write wins, so writing an event again changes nothing.
+        """
+
+    async def aclose(self) -> None:
+        """Finishes running writes and releases everything."""
+
+
+def add(history: Events, write: UserWrite) -> Events:
+    """Adds a write to a person's history, as every store must: `union`, then the newest MAX_EVENTS."""
+    united = union(history, write.events, user_hash(write.user_id))
+    return united.take(slice(-MAX_EVENTS, None)) if united.size > MAX_EVENTS else united
+
+
+# A packed history is four columns, one after the other, little-endian: times, movie ids, values, kinds. Columns, so
+# that reading is a view and no copy; the widest first, so that each is aligned.
+_EVENT_BYTES = 8 + 8 + 4 + 1
+
+
+def pack(history: Events) -> bytes:
+    """Packs a history into 21 bytes an event; `unpack` reads it."""
+    return b"".join(
+        (
+            history.times_ms.astype("<i8").tobytes(),
+            history.movie_ids.astype("<i8").tobytes(),
+            history.values.astype("<f4").tobytes(),
+            history.kinds.astype("u1").tobytes(),
+        )
+    )
+
+
+def unpack(blob: bytes) -> Events:
+    """Reads what `pack` wrote; the arrays may be read-only views of `blob`."""
+    count, rest = divmod(len(blob), _EVENT_BYTES)
+    if rest:
+        raise StoreUnavailable(
+            f"the feature store holds a history of {len(blob)} bytes, which is no whole number of events; the store is "
+            "damaged: restore it from a backup"
+        )
+    return Events(
+        times_ms=np.frombuffer(blob, "<i8", count),
+        movie_ids=np.frombuffer(blob, "<i8", count, 8 * count),
+        values=np.frombuffer(blob, "<f4", count, 16 * count),
+        kinds=np.frombuffer(blob, "u1", count, 20 * count).astype(np.int64),
+    )

@@ -1,0 +1,104 @@
+"""Trains the towers on a folder of data and writes a bundle: `python -m training --data DIR --out DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import resource
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from marquee.bundle.format import Bundle
+from marquee.bundle.v1 import bundle_pb2
+from marquee.errors import MarqueeError
+from training.data import load_dataset
+from training.export import export
+from training.model import TowerConfig
+from training.split import last_split
+from training.train import TrainConfig, spec_of, train
+
+_SHOWN = ("recall@10", "ndcg@10", "recall@50", "coverage@10", "distinct_lists@10")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    console = Console(stderr=True)
+    options = _parser().parse_args(arguments)
+    try:
+        run(options, console)
+    except MarqueeError as error:
+        print(f"training: {error.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("training: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(options: argparse.Namespace, console: Console) -> Bundle:
+    """Loads, trains, exports and says what came of it."""
+    started = time.perf_counter()
+    tower = TowerConfig(kind=options.tower, dimension=options.dimension)
+    config = TrainConfig(**{field: getattr(options, field) for field in _TUNABLE})
+    data = load_dataset(options.data)
+    console.print(data.describe(), highlight=False, markup=False)
+    loaded = time.perf_counter()
+    split = last_split(data, spec_of(tower))
+    trained = train(data, split, tower, config, console)
+    fitted = time.perf_counter()
+    timings_s = {"load": loaded - started, "train": fitted - loaded}
+    bundle = export(data, split, trained, config, timings_s, options.out)
+    _summarise(console, bundle, timings_s | {"export and evaluate": time.perf_counter() - fitted}, data.simulated)
+    return bundle
+
+
+_TUNABLE = ("seed", "epochs", "batch", "learning_rate", "temperature", "logq")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with MovieLens-format ratings and movies")
+    parser.add_argument(
+        "--out", type=Path, default=Path(".marquee/bundle"), help="where to write the bundle (%(default)s)"
+    )
+    parser.add_argument("--tower", default="pooled", help="user tower (%(default)s)")
+    parser.add_argument("--dimension", type=int, default=64, help="length of vectors, 2 to 128 (%(default)s)")
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    for name in _TUNABLE:
+        value = defaults[name]
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, type=type(value), default=value, help=f"{name.replace('_', ' ')} (%(default)s)")
+    return parser
+
+
+def _summarise(console: Console, bundle: Bundle, timings_s: dict[str, float], simulated: bool) -> None:
+    people = "; the viewers are SIMULATED" if simulated else ""
+    table = Table(title=f"`last` protocol, full ranking, seen movies removed{people}")
+    table.add_column("system")
+    for name in _SHOWN:
+        table.add_column(name, justify="right")
+    metrics = list(bundle.report().metrics)
+    for system in dict.fromkeys(metric.system for metric in metrics):
+        table.add_row(system, *(_cell(metrics, system, name) for name in _SHOWN))
+    console.print(table)
+    times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timings_s.items())
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    console.print(f"{times}; peak memory {peak_mb:,.0f} MB", highlight=False)
+    console.print(f"bundle {bundle.id[:12]} of space {bundle.space[:12]}: {bundle.path}", highlight=False)
+    console.print(f"next: python -m marquee.bundle publish {bundle.path}", highlight=False)
+
+
+def _cell(metrics: list[bundle_pb2.Metric], system: str, name: str) -> str:
+    for metric in metrics:
+        if (metric.system, metric.name, metric.targets) == (system, name, "all"):
+            interval = f" ({metric.low:.3f}–{metric.high:.3f})" if metric.HasField("low") else ""
+            return f"{metric.value:.4f}{interval}"
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""Training examples from flat event arrays: no Python object per event.
+
+Letters: E events, U people, B targets in a batch, L history length.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from marquee.bundle.v1 import bundle_pb2
+from marquee.features import (
+    DISLIKED,
+    LIKED,
+    RATED,
+    WATCHED,
+    Floats,
+    Int64s,
+    TowerInput,
+    age_buckets,
+    gap_buckets,
+    rating_signal,
+)
+from training.data import Dataset
+
+Mask = npt.NDArray[np.bool_]
+
+
+class EventLog(NamedTuple):
+    """Holds the events of one split, by person and then in time. Arrays are [E] but `starts`, which is [U + 1]."""
+
+    users: Int64s
+    items: Int64s
+    kinds: Int64s
+    values: Floats
+    times_ms: Int64s
+    gaps: Int64s
+    starts: Int64s
+
+    @property
+    def size(self) -> int:
+        """Says how many events there are."""
+        return len(self.items)
+
+    def only(self, keep: Mask, spec: bundle_pb2.FeatureSpec) -> EventLog:
+        """Selects events and measures the gaps anew."""
+        users = self.users[keep]
+        columns = (self.items[keep], self.kinds[keep], self.values[keep], self.times_ms[keep])
+        return _log(users, *columns, people=len(self.starts) - 1, spec=spec)
+
+    def last_of_each(self, least: int = 2) -> Int64s:
+        """Finds the position of the last event of every person who has at least `least`."""
+        ends = self.starts[1:]
+        return ends[np.diff(self.starts) >= least] - 1
+
+
+def event_log(data: Dataset, spec: bundle_pb2.FeatureSpec) -> EventLog:
+    """Arranges a dataset's events for training."""
+    columns = (data.items.astype(np.int64), data.kinds, data.values, data.times_ms)
+    return _log(data.users.astype(np.int64), *columns, people=len(data.user_ids), spec=spec)
+
+
+def _log(
+    users: Int64s,
+    items: Int64s,
+    kinds: Int64s,
+    values: Floats,
+    times_ms: Int64s,
+    *,
+    people: int,
+    spec: bundle_pb2.FeatureSpec,
+) -> EventLog:
+    starts = np.searchsorted(users, np.arange(people + 1)).astype(np.int64)
+    first = np.zeros(len(users), bool)
+    first[starts[:-1][np.diff(starts) > 0]] = True
+    return EventLog(users, items, kinds, values, times_ms, gap_buckets(times_ms, first, spec), starts)
+
+
+def histories(
+    log: EventLog,
+    ends: Int64s,
+    as_of_ms: Int64s,
+    spec: bundle_pb2.FeatureSpec,
+    targets: Int64s | None = None,
+    rng: np.random.Generator | None = None,
+) -> TowerInput:
+    """Builds the tower input [B, L] of the events that sort before position `ends[i]` of the same person, newest first.
+
+    An event of the target's own movie is left out of its history (`targets` [B], item numbers). With `rng` some
+    ratings are turned into the kinds without a value that they stand for, so that the tower learns to read those.
+    """
+    longest = int(min(spec.max_history, np.max(ends - log.starts[log.users[ends]], initial=1)))
+    at_BL = ends[:, None] - 1 - np.arange(max(longest, 1))
+    real_BL = at_BL >= log.starts[log.users[ends]][:, None]
+    at_BL = np.where(real_BL, at_BL, 0)
+    rows_BL = log.items[at_BL]
+    if targets is not None:
+        real_BL &= rows_BL != targets[:, None]
+    kinds_BL = log.kinds[at_BL]
+    values_BL = log.values[at_BL]
+    if rng is not None:
+        kinds_BL = _vary_kinds(kinds_BL, values_BL, rng)
+    return TowerInput(
+        rows=np.where(real_BL, rows_BL, 0),
+        ratings=np.where(real_BL, rating_signal(kinds_BL, values_BL), 0).astype(np.float32),
+        ages=np.where(real_BL, age_buckets(log.times_ms[at_BL], as_of_ms[:, None], spec), 0),
+        gaps=np.where(real_BL, log.gaps[at_BL], 0),
+        kinds=np.where(real_BL, kinds_BL, 0),
+    )
+
+
+def _vary_kinds(kinds_BL: Int64s, values_BL: Floats, rng: np.random.Generator) -> Int64s:
+    draw_BL = rng.random(kinds_BL.shape, np.float32)
+    rated_BL = kinds_BL == RATED
+    varied = np.where(rated_BL & (values_BL >= 4.0) & (draw_BL < 0.15), LIKED, kinds_BL)
+    varied = np.where(rated_BL & (values_BL <= 2.0) & (draw_BL < 0.10), DISLIKED, varied)
+    return np.where(rated_BL & (draw_BL > 0.95), WATCHED, varied)
+
+
+def delayed(times_ms: Int64s, rng: np.random.Generator) -> Int64s:
+    """Moves half of the moments that ages are measured from later, by a minute to ten years.
+
+    In training a target follows its history by seconds; a served person's newest event may be years old.
+    """
+    delay_ms = np.exp(rng.uniform(np.log(60e3), np.log(3.2e11), len(times_ms))).astype(np.int64)
+    return times_ms + np.where(rng.random(len(times_ms)) < 0.5, delay_ms, 0)
+
+
+class Positives:
+    """Knows every person's movies, to mask accidental hits."""
+
+    def __init__(self, log: EventLog, movies: int) -> None:
+        self._log = log
+        self._column = np.full(movies, -1, np.int64)
+
+    def hits(self, users_B: Int64s, items_B: Int64s) -> Mask:
+        """Marks [B, B]: off the diagonal, target j is the movie, or another movie, of person i."""
+        unique, inverse = np.unique(items_B, return_inverse=True)
+        self._column[unique] = np.arange(len(unique))
+        starts, ends = self._log.starts[users_B], self._log.starts[users_B + 1]
+        rows = np.repeat(np.arange(len(users_B)), ends - starts)
+        offsets = np.arange(len(rows)) - np.repeat(np.cumsum(ends - starts) - (ends - starts), ends - starts)
+        columns = self._column[self._log.items[np.repeat(starts, ends - starts) + offsets]]
+        self._column[unique] = -1
+        hits_BU = np.zeros((len(users_B), len(unique)), bool)
+        hits_BU[rows[columns >= 0], columns[columns >= 0]] = True
+        hits_BB: Mask = hits_BU[:, inverse] | (items_B[:, None] == items_B[None])
+        np.fill_diagonal(hits_BB, False)
+        return hits_BB

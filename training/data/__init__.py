@@ -1,0 +1,11 @@
+"""Reads a folder of movies and events into the one dataset that training, evaluation and export share.
+
+MovieLens folders (CSV, and the `.dat` files of 1M) are recognised by what lies in them; any other CSV or Parquet is
+described by a `ColumnMap`. Nothing is dropped in silence: `LoadReport` counts it, reason by reason.
+"""
+
+from training.data.columns import ColumnMap
+from training.data.dataset import Dataset, load_dataset
+from training.data.report import Dropped, LoadReport
+
+__all__ = ["ColumnMap", "Dataset", "Dropped", "LoadReport", "load_dataset"]

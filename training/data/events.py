@@ -1,0 +1,223 @@
+"""Cleans an events file: drops and counts its bad rows, keeps the latest of each event, sorts what is left.
+
+Letters in array names: n rows, E kept events, U users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from marquee import features
+from marquee.errors import DataError
+from training.data import cells
+from training.data.columns import ColumnMap
+from training.data.report import EXAMPLES, Rejects
+from training.data.tables import Table, read_table
+
+Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+LATEST_MS = 4_102_444_800_000  # the first day of 2100, UTC
+
+
+class EventColumns(NamedTuple):
+    """Holds events as parallel columns; `users` and `items` index the user ids and the movies."""
+
+    users: npt.NDArray[np.int32]
+    items: npt.NDArray[np.int32]
+    kinds: Int64s
+    values: npt.NDArray[np.float32]
+    times_ms: Int64s
+
+    def take(self, keep: Bools | Int64s) -> EventColumns:
+        """Selects events by mask or indices."""
+        return EventColumns(
+            self.users[keep], self.items[keep], self.kinds[keep], self.values[keep], self.times_ms[keep]
+        )
+
+
+class CleanEvents(NamedTuple):
+    """Holds the kept events, sorted, with the user ids and the account of what was dropped."""
+
+    columns: EventColumns
+    user_ids: list[str]
+    rows_read: int
+    duplicates: int
+    retracted: int
+    rejects: Rejects
+
+
+class _Verdict:
+    """Marks each of n rows with the first reason, if any, for which it is bad."""
+
+    def __init__(self, count: int) -> None:
+        self._reasons: list[str] = []
+        self._found = np.zeros(count, np.uint8)
+
+    @property
+    def good(self) -> Bools:
+        good: Bools = self._found == 0
+        return good
+
+    def reject(self, bad: Bools, reason: str) -> None:
+        self._reasons.append(reason)
+        self._found[bad & self.good] = len(self._reasons)
+
+    def rows(self) -> Iterator[tuple[str, Int64s]]:
+        for number, reason in enumerate(self._reasons, 1):
+            yield reason, np.flatnonzero(self._found == number)
+
+
+def load_events(path: Path, columns: ColumnMap, movie_ids: Int64s) -> CleanEvents:
+    """Reads, cleans and sorts the events of the movies `movie_ids`, which ascend.
+
+    Events are sorted by (user, time, `features.tie_hash`, kind), so that each user's are in the order of
+    `features.merge`. Raises DataError where the file cannot be used, has no rows, or most of them are bad.
+    """
+    table = read_table(path, columns.event_columns, columns.delimiter)
+    if not table.rows_read:
+        raise DataError(f"{path} has a header and no rows: copy it again from where it came")
+    try:
+        events, user_ids, verdict = _parse(table, columns, movie_ids)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{path}: a column holds neither numbers nor text ({error}): write it as one of both"
+        ) from error
+    rejects = _count_bad(path, table, verdict)
+    rejects.refuse_if_mostly_bad(table.rows_read)
+    events = events.take(verdict.good)
+    latest = drop_duplicates(events)
+    kept = drop_retracted(latest)
+    if not len(kept.users):
+        raise DataError(f"{path}: every event was taken back by a RETRACTED one: export events that still stand")
+    duplicates, retracted = len(events.users) - len(latest.users), len(latest.users) - len(kept.users)
+    kept, user_ids = rank_users(kept, user_ids)
+    return CleanEvents(
+        sort_events(kept, user_ids, movie_ids), user_ids, table.rows_read, duplicates, retracted, rejects
+    )
+
+
+def drop_duplicates(events: EventColumns) -> EventColumns:
+    """Keeps the latest event of each (user, movie, kind); of the same time, the one of the highest value.
+
+    `features.merge` takes the later arrival of two at the same time. A file's order must not matter here, so that
+    shuffled rows make the same dataset.
+    """
+    pairs = _pairs(events) * features.KINDS + events.kinds
+    order = np.lexsort((events.values, events.times_ms, pairs))
+    ordered = pairs[order]
+    last = np.append(ordered[1:] != ordered[:-1], True)
+    return events.take(order[last])
+
+
+def drop_retracted(events: EventColumns) -> EventColumns:
+    """Drops retractions and every event of the same user and movie dated at or before one, as `features.merge` does."""
+    retractions = events.take(events.kinds == features.RETRACTED)
+    if not len(retractions.users):
+        return events
+    pairs = _pairs(retractions)
+    order = np.argsort(pairs)
+    pairs, times = pairs[order], retractions.times_ms[order]
+    at = np.minimum(np.searchsorted(pairs, _pairs(events)), len(pairs) - 1)
+    return events.take(~((pairs[at] == _pairs(events)) & (events.times_ms <= times[at])))
+
+
+def rank_users(events: EventColumns, user_ids: list[str]) -> tuple[EventColumns, list[str]]:
+    """Renumbers users by id, in numeric order where all ids are integers; ids without events go."""
+    present = np.flatnonzero(np.bincount(events.users, minlength=len(user_ids))).tolist()
+    numeric = all(_is_integer(user_ids[code]) for code in present)
+    order = sorted(present, key=lambda code: (int(user_ids[code]) if numeric else 0, user_ids[code]))
+    ranks = np.zeros(len(user_ids), np.int32)
+    ranks[order] = np.arange(len(order), dtype=np.int32)
+    return events._replace(users=ranks[events.users]), [user_ids[code] for code in order]
+
+
+def sort_events(events: EventColumns, user_ids: list[str], movie_ids: Int64s) -> EventColumns:
+    """Sorts by (user, time, tie hash, kind)."""
+    hash_U = np.array([features.user_hash(user_id) for user_id in user_ids], np.uint64)
+    ties = features.tie_hash(hash_U[events.users], movie_ids[events.items])
+    return events.take(np.lexsort((events.kinds, ties, events.times_ms, events.users)))
+
+
+def _pairs(events: EventColumns) -> Int64s:
+    """Numbers (user, movie) pairs: below 2^31 users times 2^28 movies, a kind still fits beside it."""
+    return events.users.astype(np.int64) * (1 + int(events.items.max(initial=0))) + events.items
+
+
+def _is_integer(text: str) -> bool:
+    return text.isascii() and text.removeprefix("-").isdigit()
+
+
+def _parse(table: Table, columns: ColumnMap, movie_ids: Int64s) -> tuple[EventColumns, list[str], _Verdict]:
+    verdict = _Verdict(len(table.lines))
+    users = _parse_users(table, columns, verdict)
+    items = _parse_items(table, columns, movie_ids, verdict)
+    kinds = _parse_kinds(table, columns, verdict)
+    values = _parse_values(table, columns, kinds, verdict)
+    times = _parse_times(table, columns, verdict)
+    events = EventColumns(users.codes.astype(np.int32), items.astype(np.int32), kinds, values.astype(np.float32), times)
+    return events, users.ids, verdict
+
+
+def _parse_users(table: Table, columns: ColumnMap, verdict: _Verdict) -> cells.Users:
+    users = cells.users(table.columns[columns.user])
+    missing_U = np.array([user_id in cells.MISSING for user_id in users.ids], bool)
+    long_U = np.array([len(user_id.encode()) > cells.MAX_USER_BYTES for user_id in users.ids], bool)
+    verdict.reject(missing_U[users.codes], f"{columns.user} is missing")
+    verdict.reject(long_U[users.codes], f"{columns.user} is longer than {cells.MAX_USER_BYTES} bytes")
+    return users
+
+
+def _parse_items(table: Table, columns: ColumnMap, movie_ids: Int64s, verdict: _Verdict) -> Int64s:
+    found = cells.positive_ids(table.columns[columns.movie])
+    verdict.reject(found == 0, f"{columns.movie} is not a whole number from 1 to 2^63 - 1")
+    items = np.minimum(np.searchsorted(movie_ids, found), len(movie_ids) - 1)
+    verdict.reject(movie_ids[items] != found, f"{columns.movie} is not in {columns.movies_file}")
+    return items
+
+
+def _parse_kinds(table: Table, columns: ColumnMap, verdict: _Verdict) -> Int64s:
+    if not columns.kind:
+        return np.full(len(table.lines), features.RATED, np.int64)
+    kinds = cells.event_kinds(table.columns[columns.kind])
+    verdict.reject(kinds == 0, f"{columns.kind} is not a kind of event")
+    return kinds
+
+
+def _parse_values(table: Table, columns: ColumnMap, kinds: Int64s, verdict: _Verdict) -> npt.NDArray[np.float64]:
+    """Maps ratings to stars; events of other kinds have 0."""
+    rated = kinds == features.RATED
+    if not columns.value:
+        verdict.reject(rated, "kind is RATED, but no column of ratings is named")
+        return np.zeros(len(kinds))
+    low, high = columns.lowest, columns.rating_max
+    values = cells.numbers(table.columns[columns.value])
+    verdict.reject(rated & np.isnan(values), f"{columns.value} is not a number")
+    verdict.reject(rated & ~((values >= low) & (values <= high)), f"{columns.value} is not from {low:g} to {high:g}")
+    stars = features.MIN_RATING + (values - low) * ((features.MAX_RATING - features.MIN_RATING) / (high - low))
+    return np.where(rated, np.nan_to_num(stars), 0.0)
+
+
+def _parse_times(table: Table, columns: ColumnMap, verdict: _Verdict) -> Int64s:
+    times = cells.times_ms(table.columns[columns.time], columns.time_unit)
+    verdict.reject(np.isnan(times), f"{columns.time} is not a number")
+    absurd = ~((times >= 0) & (times < LATEST_MS))
+    verdict.reject(absurd, f"{columns.time}, read as {columns.time_unit}, is not from 1970 to 2099")
+    return np.where(absurd, 0.0, times).astype(np.int64)
+
+
+def _count_bad(path: Path, table: Table, verdict: _Verdict) -> Rejects:
+    rejects = Rejects(path)
+    for reason, lines in table.misfits.items():
+        if len(lines):
+            rejects.add(reason, table.rows(lines[:EXAMPLES]), len(lines))
+    for reason, rows in verdict.rows():
+        if len(rows):
+            rejects.add(reason, table.rows(table.lines[rows[:EXAMPLES]]), len(rows))
+    return rejects

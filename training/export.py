@@ -1,0 +1,224 @@
+"""Exports trained towers as a bundle. N movies, B people, L history length, T content tokens, D dimension."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+import marquee
+from marquee.bundle import catalog, format, probes
+from marquee.bundle.format import Bundle, BundleWriter
+from marquee.bundle.v1 import bundle_pb2
+from marquee.engine.encoder import Encoder, ItemTower
+from marquee.engine.index import Index, write_index
+from marquee.errors import BundleError
+from marquee.features import Events, Int64s, TowerInput, content_ids
+from marquee.movies import MovieRecord
+from training.data import Dataset
+from training.evaluate import evaluate
+from training.split import Split
+from training.train import TrainConfig, Trained
+
+PARITY = 1e-5
+
+
+def export(
+    data: Dataset, split: Split, trained: Trained, config: TrainConfig, timings_s: dict[str, float], destination: Path
+) -> Bundle:
+    """Writes the bundle of trained towers, evaluated as it will be served, to `destination`.
+
+    Raises BundleError where ONNX Runtime and PyTorch disagree.
+    """
+    with BundleWriter(destination) as writer:
+        folder = writer.folder
+        export_towers(trained, folder)
+        history_table = _history_table(trained)
+        np.save(folder / format.HISTORY_IDS, data.movie_ids.astype(np.int64))
+        np.save(folder / format.HISTORY_TABLE, history_table)
+        manifest = _manifest(data, trained, config)
+        draft = Bundle(folder, "", manifest)
+        vectors_ND = ItemTower(draft).embed(history_table, content_ids(data.movies, trained.spec))
+        write_catalogue_part(folder, data.movies, vectors_ND)
+        write_probe_part(draft, seed=config.seed)
+        encoder, index = Encoder(draft), Index(draft)
+        metrics, record = evaluate(data, split, encoder, index)
+        probes.write_npz(folder / format.EVALUATION, record._asdict())
+        report = bundle_pb2.Report(metrics=metrics, timings_s=timings_s, created_at=_now())
+        check_parity(trained, encoder)
+        return writer.finish(manifest, report)
+
+
+def write_catalogue_part(folder: Path, movies: list[MovieRecord], vectors_ND: np.ndarray) -> None:
+    """Writes what a revision changes: movie ids, item vectors, index and catalogue; row i is movie i."""
+    np.save(folder / format.MOVIE_IDS, np.array([movie.movie_id for movie in movies], np.int64))
+    np.save(folder / format.ITEM_VECTORS, vectors_ND)
+    write_index(str(folder / format.INDEX), vectors_ND)
+    catalog.write_catalog(folder / format.CATALOG, movies)
+
+
+def write_probe_part(draft: Bundle, *, seed: int) -> None:
+    """Records what this machine answers to synthetic histories."""
+    encoder, index = Encoder(draft), Index(draft)
+    ids = np.asarray(draft.array(format.HISTORY_IDS), np.int64)[: draft.manifest.trained_history_rows]
+    cases = probes.synthetic_histories(ids, draft.features.max_history, seed)
+    vectors = np.stack([encoder.encode(events, as_of_ms)[0] for events, as_of_ms in cases])
+    tops = np.full((len(cases), probes.TOP), -1, np.int64)
+    for number, vector in enumerate(vectors):
+        found = index.search(vector, probes.TOP).movie_ids
+        tops[number, : len(found)] = found
+    probes.write_probes(draft.file(format.PROBES), _probes(cases, vectors, tops))
+
+
+def _probes(cases: list[tuple[Events, int]], vectors: np.ndarray, tops: Int64s) -> probes.Probes:
+    events = [events for events, _ in cases]
+    return probes.Probes(
+        movie_ids=np.concatenate([one.movie_ids for one in events]),
+        kinds=np.concatenate([one.kinds for one in events]),
+        values=np.concatenate([one.values for one in events]),
+        times_ms=np.concatenate([one.times_ms for one in events]),
+        offsets=np.cumsum([0] + [one.size for one in events]).astype(np.int64),
+        as_of_ms=np.array([as_of_ms for _, as_of_ms in cases], np.int64),
+        vectors=vectors,
+        top_ids=tops,
+    )
+
+
+@torch.no_grad()
+def _history_table(trained: Trained) -> np.ndarray:
+    content_rows_ND = trained.model.item_tower.content_rows(torch.from_numpy(trained.content_NT))
+    rows_ND = trained.model.ids.weight * trained.model.trained_N1 + content_rows_ND
+    return rows_ND.numpy().astype(np.float32)
+
+
+def export_towers(trained: Trained, folder: Path) -> None:
+    """Writes both towers as ONNX with dynamic batch and length, without metadata or source paths."""
+    spec = trained.spec
+    people, length = torch.export.Dim("people"), torch.export.Dim("length")
+    # Three tensors, not one three times: the exporter would take them for one input.
+    buckets = [torch.ones(2, 3, dtype=torch.int64) for _ in range(3)]
+    _export(
+        trained.model.user_tower,
+        (torch.ones(2, 3, spec.dimension), torch.ones(2, 3), *buckets),
+        folder / format.USER_TOWER,
+        ["rows", "ratings", "ages", "gaps", "kinds"],
+        ["vectors"],
+        tuple({0: people, 1: length} for _ in range(5)),
+    )
+    movies = torch.export.Dim("movies")
+    _export(
+        trained.model.item_tower,
+        (torch.ones(2, spec.dimension), torch.ones(2, spec.max_content_tokens, dtype=torch.int64)),
+        folder / format.ITEM_TOWER,
+        ["rows", "content"],
+        ["vectors", "content_rows"],
+        ({0: movies}, {0: movies}),
+    )
+
+
+def _export(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    path: Path,
+    input_names: list[str],
+    output_names: list[str],
+    dynamic_shapes: tuple[dict[int, object], ...],
+) -> None:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision, unused here, is missing
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own internals
+        program = torch.onnx.export(
+            module,
+            inputs,
+            input_names=input_names,
+            output_names=output_names,
+            dynamic_shapes=dynamic_shapes,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    path.write_bytes(_stripped(program.model_proto))
+
+
+def _stripped(model: onnx.ModelProto) -> bytes:
+    # The exporter writes absolute source paths into metadata: equal towers would differ from folder to folder.
+    del model.metadata_props[:]
+    model.doc_string = ""
+    holders: list[Any] = [model.graph, *model.functions]
+    for holder in [*holders]:
+        holders += [*holder.node, *holder.value_info]
+    holders += [*model.graph.input, *model.graph.output, *model.graph.initializer]
+    for holder in holders:
+        holder.doc_string = ""
+        del holder.metadata_props[:]
+    return model.SerializeToString(deterministic=True)
+
+
+@torch.no_grad()
+def check_parity(trained: Trained, encoder: Encoder) -> None:
+    """Raises BundleError unless ONNX Runtime gives PyTorch's vectors, at several batch sizes and lengths."""
+    rng = np.random.default_rng(0)
+    table = torch.from_numpy(_history_table(trained))
+    for people, length in ((1, 1), (1, trained.spec.max_history), (3, 2), (17, 9)):
+        inputs = _random_input(rng, people, length, len(table), trained.spec)
+        rows = table[torch.from_numpy(inputs.rows)]
+        ours = trained.model.user_tower(rows, *(torch.from_numpy(column) for column in inputs[1:])).numpy()
+        gap = float(np.max(1.0 - np.sum(ours * encoder.run(inputs), axis=1)))
+        if not gap <= PARITY:
+            raise BundleError(
+                f"{format.USER_TOWER}: ONNX Runtime is off PyTorch by 1 - cos = {gap:.2e} at {people} x {length} "
+                f"(allowed {PARITY:.0e}); install the versions of constraints.txt"
+            )
+
+
+def _random_input(
+    rng: np.random.Generator, people: int, length: int, movies: int, spec: bundle_pb2.FeatureSpec
+) -> TowerInput:
+    lengths = rng.integers(0, length + 1, people)
+    lengths[0] = length
+    real = np.arange(length) < lengths[:, None]
+    return TowerInput(
+        rows=rng.integers(0, movies, (people, length)) * real,
+        ratings=(rng.uniform(-1.25, 1, (people, length)) * real).astype(np.float32),
+        ages=rng.integers(1, len(spec.age_edges_s) + 2, (people, length)) * real,
+        gaps=rng.integers(1, len(spec.gap_edges_s) + 3, (people, length)) * real,
+        kinds=rng.integers(1, 8, (people, length)) * real,
+    )
+
+
+def _manifest(data: Dataset, trained: Trained, config: TrainConfig) -> bundle_pb2.Manifest:
+    tower = trained.model.config
+    manifest = bundle_pb2.Manifest(
+        features=trained.spec,
+        tower=bundle_pb2.TowerSpec(kind=tower.kind),
+        index=bundle_pb2.IndexSpec(kind="exact"),
+        dataset=bundle_pb2.Dataset(
+            name=data.name,
+            fingerprint=data.fingerprint,
+            events=len(data.items),
+            users=len(data.user_ids),
+            movies=len(data.movies),
+            simulated=data.simulated,
+        ),
+        seed=config.seed,
+        code_version=marquee.__version__,
+        trained_history_rows=len(data.movies),
+        movies=len(data.movies),
+    )
+    effective = {"tower": dataclasses.asdict(tower), "training": dataclasses.asdict(config)}
+    manifest.tower.config.update(json.loads(json.dumps(effective)))
+    return manifest
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
