@@ -21,16 +21,24 @@ from marquee.errors import ConfigError
 from marquee.features import AGE_EDGES_S, DISLIKED, GAP_EDGES_S, KINDS, NOT_INTERESTED
 
 
+# Events after which a dislike pulls half as strongly.
+DISLIKE_HALF_LIFE = 50.0
+
+
 @dataclass(frozen=True, slots=True)
 class TowerConfig:
-    """Shapes the towers. `dimension` is the length of rows and vectors."""
+    """Shapes the towers.
+
+    `dimension` is the length of rows and vectors; `half_lives` are where the pooling heads start, in events;
+    `dislike_pull` is how far, in lengths of the query, a fresh dislike moves it away.
+    """
 
     kind: str = "pooled"
     dimension: int = 64
     hidden: int = 128
     max_history: int = 100
     half_lives: tuple[float, ...] = (2.0, 8.0, 50.0)
-    dislike_pull: float = 0.7
+    dislike_pull: float = 0.5
     content_buckets: int = 16384
     max_content_tokens: int = 24
 
@@ -83,6 +91,8 @@ class PooledUserTower(nn.Module):
     moves away from them whatever the data taught about low ratings.
     """
 
+    fading_L: Tensor
+
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
         heads, dimension = len(config.half_lives), config.dimension
@@ -98,7 +108,7 @@ class PooledUserTower(nn.Module):
             nn.Linear(heads * dimension + 1, config.hidden), nn.GELU(), nn.Linear(config.hidden, dimension)
         )
         self.dislike_pull = config.dislike_pull
-        self.max_history = config.max_history
+        self.register_buffer("fading_L", 0.5 ** (ranks / DISLIKE_HALF_LIFE), persistent=False)
         nn.init.zeros_(self.rating_gain.weight)
         nn.init.ones_(self.rating_gain.bias)
         with torch.no_grad():
@@ -115,14 +125,15 @@ class PooledUserTower(nn.Module):
         weights_BLH = torch.softmax(logits_BLH.masked_fill(~real_BL[..., None], -1e4), dim=1) * real_BL[..., None]
         gains_BLH = self.rating_gain(ratings_BL[..., None]) + self.kind_gain(kinds_BL)
         liked_BLH = weights_BLH * gains_BLH * ~disliked_BL[..., None]
-        away_BL1 = (weights_BLH * disliked_BL[..., None]).mean(dim=2, keepdim=True)
+        away_BL1 = (self.fading_L[:length] * disliked_BL)[..., None]
         # One product for all heads and the dislikes: each further use of rows_BLD would add a gradient of its size.
         pooled_BHD = torch.cat([liked_BLH, away_BL1], dim=2).transpose(1, 2) @ rows_BLD
         pools_BHD, away_BD = pooled_BHD[:, :-1], pooled_BHD[:, -1]
         pools_BM = pools_BHD.flatten(1)
         count_B1 = torch.log1p(real_BL.sum(dim=1, keepdim=True).to(pools_BM.dtype))
-        user_BD = self.mix(pools_BM) + self.refine(torch.cat([pools_BM, count_B1], dim=1))
-        return F.normalize(user_BD - self.dislike_pull * away_BD, dim=-1)
+        user_BD = F.normalize(self.mix(pools_BM) + self.refine(torch.cat([pools_BM, count_B1], dim=1)), dim=-1)
+        pull_B1 = self.dislike_pull * away_BL1.sum(dim=1).clamp(max=1.0)
+        return F.normalize(user_BD - pull_B1 * F.normalize(away_BD, dim=-1), dim=-1)
 
 
 class ItemTower(nn.Module):

@@ -70,8 +70,8 @@ _INSERT = f"INSERT INTO movie ({_COLUMNS}, names, fame) VALUES ({', '.join('?' *
 def write_catalog(path: Path, movies: Sequence[MovieRecord]) -> None:
     """Writes the catalogue file; equal movies give equal bytes, whatever their order, with one version of SQLite.
 
-    Replaces a file that is there. Raises DataError where two movies share an id or an external id, or a list holds an
-    entry that cannot be stored.
+    Replaces a file that is there. Raises DataError where two movies share an id or an external id, or a field holds
+    what cannot be stored.
     """
     ascending = sorted(movies, key=lambda movie: movie.movie_id)
     _check_unique(ascending)
@@ -85,6 +85,8 @@ def write_catalog(path: Path, movies: Sequence[MovieRecord]) -> None:
         connection.execute("INSERT INTO title_words (title_words) VALUES ('optimize')")
         connection.execute("COMMIT")
         connection.execute("VACUUM")
+    except sqlite3.IntegrityError as error:
+        raise DataError(f"{path}: a movie cannot be stored ({error}); give plain int, float, str and tuples") from error
     finally:
         connection.close()
 

@@ -68,6 +68,8 @@ class Index:
 
     def search(self, query_D: Floats, k: int, allowed_N: Mask | None = None) -> Hits:
         """Finds min(k, allowed) movies; `query_D` must have L2 norm 1."""
+        if self.count == 0:
+            return Hits(self.movie_ids, np.zeros(0, np.float32))
         query_1D = query_D[None]
         parameters = _only(allowed_N)
         wanted = min(k + _SLACK, self.count)

@@ -18,14 +18,14 @@ def _iso_time(formatter: logging.Formatter, record: logging.LogRecord, datefmt: 
 
 
 class _TextFormatter(logging.Formatter):
-    formatTime = _iso_time  # noqa: N815
+    formatTime = _iso_time
 
     def __init__(self, service: str) -> None:
         super().__init__(_TEXT, defaults={"service": service})
 
 
 class _JsonFormatter(JsonFormatter):
-    formatTime = _iso_time  # noqa: N815
+    formatTime = _iso_time
 
     def __init__(self, service: str) -> None:
         super().__init__(
@@ -40,4 +40,6 @@ def configure_logs(service: str, settings: CommonSettings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter(service) if settings.log_format == "json" else _TextFormatter(service))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
-    logging.getLogger(__name__).info("starting", extra={"settings": effective(settings)})
+    shown = effective(settings)
+    text = " ".join(f"{name}={value}" for name, value in shown.items())
+    logging.getLogger(__name__).info("starting with %s", text, extra={"settings": shown})

@@ -11,6 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from marquee.bundle.format import Bundle, open_bundle
 from marquee.bundle.registry import Pointer, Registry
+from marquee.bundle.v1 import bundle_pb2
 from marquee.errors import BundleError, RegistryError, SpaceNotLoaded
 from marquee.v1 import types_pb2
 from services.common.settings import CommonSettings
@@ -38,6 +39,7 @@ class Loaded(Generic[T]):
     model: T
     role: types_pb2.BundleRole
     loaded_at_ms: int
+    report: bundle_pb2.Report
 
 
 class SpacesState(NamedTuple):
@@ -96,6 +98,18 @@ class Spaces(Generic[T]):
     def state(self) -> SpacesState:
         """Says which pointer was applied last and why a newer one could not be."""
         return SpacesState(self._applied, self._pointer_error or self._bundle_error)
+
+    def replica_state(
+        self, describe: Callable[[Loaded[T], types_pb2.LoadedBundle], None] | None = None
+    ) -> types_pb2.ReplicaState:
+        """Builds the message that says what this replica has loaded; `describe` adds what only the service knows."""
+        state = types_pb2.ReplicaState(generation=self._applied, reload_error=self.state().reload_error)
+        for loaded in self.loaded():
+            message = state.bundles.add()
+            message.CopyFrom(_message(loaded))
+            if describe is not None:
+                describe(loaded, message)
+        return state
 
     async def watch(self) -> None:
         """Follows the registry's pointer until cancelled."""
@@ -186,7 +200,7 @@ class Spaces(Generic[T]):
                 f"{path}: cannot be loaded ({type(error).__name__}: {error}); publish the bundle again"
             ) from error
         _log.info("loaded %r in %.2f s", bundle, time.monotonic() - started, extra=_names(bundle))
-        return Loaded(bundle, model, STANDBY, time.time_ns() // 1_000_000)
+        return Loaded(bundle, model, STANDBY, time.time_ns() // 1_000_000, _read_report(bundle))
 
     def _swap(self, by_space: dict[str, Loaded[T]]) -> None:
         before, self._by_space = self._by_space, by_space
@@ -235,6 +249,30 @@ def _arrange(before: dict[str, Loaded[T]], active: Loaded[T] | None, standby: Lo
     for loaded in leaving[:_MAX_RETIRING]:
         after[loaded.bundle.space] = dataclasses.replace(loaded, role=RETIRING)
     return after
+
+
+def _message(loaded: Loaded[T]) -> types_pb2.LoadedBundle:
+    manifest = loaded.bundle.manifest
+    return types_pb2.LoadedBundle(
+        space=manifest.space,
+        bundle_id=loaded.bundle.id,
+        revision=manifest.revision,
+        role=loaded.role,
+        dimension=manifest.features.dimension,
+        movies=manifest.movies,
+        loaded_at_ms=loaded.loaded_at_ms,
+        tower=manifest.tower.kind,
+        metrics=loaded.report.metrics,
+    )
+
+
+def _read_report(bundle: Bundle) -> bundle_pb2.Report:
+    # No id covers the report and nothing hangs on it: a damaged one must not keep a good bundle out.
+    try:
+        return bundle.report()
+    except BundleError as error:
+        _log.warning("%s; served without its figures", error.message)
+        return bundle_pb2.Report()
 
 
 def _role_name(loaded: Loaded[T]) -> str:

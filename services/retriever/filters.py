@@ -48,17 +48,18 @@ class Filters:
         self._nothing = np.zeros(count, bool)
         self._genres: dict[str, Mask] = {}
         self._languages: dict[str, Mask] = {}
+        rows = dict(zip(index.movie_ids.tolist(), range(count), strict=True))
         for movie in movies:
-            self._add(movie)
+            if movie.movie_id in rows:
+                self._add(movie, rows[movie.movie_id])
 
-    def _add(self, movie: MovieRecord) -> None:
-        for row in self._index.rows(np.array([movie.movie_id])):
-            for genre in movie.genres:
-                self._mark(self._genres, genre, row)
-            if movie.language:
-                self._mark(self._languages, movie.language, row)
-            if movie.year is not None:
-                self._years[row], self._has_year[row] = movie.year, True
+    def _add(self, movie: MovieRecord, row: int) -> None:
+        for genre in movie.genres:
+            self._mark(self._genres, genre, row)
+        if movie.language:
+            self._mark(self._languages, movie.language, row)
+        if movie.year is not None:
+            self._years[row], self._has_year[row] = movie.year, True
 
     def _mark(self, masks: dict[str, Mask], name: str, row: int) -> None:
         masks.setdefault(name.casefold(), np.zeros(self._index.count, bool))[row] = True

@@ -24,9 +24,9 @@ from marquee.features import (
     Int64s,
 )
 from marquee.v1 import live_features_pb2, types_pb2
+from services.common.requests import MAX_REQUEST_ID_BYTES
 
 MAX_USER_ID_BYTES = 256
-MAX_REQUEST_ID_BYTES = 128
 
 _RATING_RANGE = f"{MIN_RATING:g} to {MAX_RATING:g} stars"
 
@@ -40,12 +40,6 @@ def check_user_id(user_id: str, field: str) -> None:
         raise InvalidRequest(f"{field} is longer than {MAX_USER_ID_BYTES} bytes", field=field)
     if not user_id.isprintable() and any(unicodedata.category(char) == "Cc" for char in user_id):
         raise InvalidRequest(f"{field} has a control character; send the id without it", field=field)
-
-
-def check_request_id(request_id: str, field: str) -> None:
-    """Raises InvalidRequest unless the id has at most 128 bytes."""
-    if len(request_id) > MAX_REQUEST_ID_BYTES // 4 and len(request_id.encode()) > MAX_REQUEST_ID_BYTES:
-        raise InvalidRequest(f"{field} is longer than {MAX_REQUEST_ID_BYTES} bytes", field=field)
 
 
 def read_as_of(as_of_ms: int, now_ms: int) -> int:
@@ -172,7 +166,9 @@ def check_event(event: live_features_pb2.Event, now_ms: int, path: str) -> None:
     _check_value(event, f"{path}.value")
     if not 0 <= event.time_ms <= now_ms + MAX_FUTURE_MS:
         raise _bad_time(event.time_ms, f"{path}.time_ms")
-    check_request_id(event.request_id, f"{path}.request_id")
+    if len(event.request_id.encode()) > MAX_REQUEST_ID_BYTES:
+        field = f"{path}.request_id"
+        raise InvalidRequest(f"{field} is longer than {MAX_REQUEST_ID_BYTES} bytes", field=field)
 
 
 def _check_value(event: live_features_pb2.Event, field: str) -> None:

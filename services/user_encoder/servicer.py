@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,8 +16,9 @@ from marquee.engine.encoder import Encoder
 from marquee.errors import InvalidRequest, MarqueeError, to_status
 from marquee.features import Events, Floats
 from marquee.v1 import live_features_pb2, live_features_pb2_grpc, types_pb2, user_encoder_pb2, user_encoder_pb2_grpc
+from services.common.requests import request_id_of
 from services.common.spaces import Loaded, Spaces
-from services.user_encoder.checks import check_request_id, check_user_id, read_as_of, read_events
+from services.user_encoder.checks import check_user_id, read_as_of, read_events
 from services.user_encoder.encoding import Batch, Moment, Person, Prepared, encode_batch, encode_one
 from services.user_encoder.history import page_of
 from services.user_encoder.recording import record
@@ -61,7 +61,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
     ) -> user_encoder_pb2.EncodeResponse:
         """Encodes one person."""
         now_ms = clock_ms()
-        request_id = _request_id(request.request_id)
+        request_id = request_id_of(request.request_id)
         moment = Moment(read_as_of(request.as_of_ms, now_ms), request.allow_cold_start)
         person = _read_person(request, now_ms, "")
         loaded = self._spaces.get(request.space)
@@ -86,7 +86,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
     ) -> user_encoder_pb2.BatchEncodeResponse:
         """Encodes up to 1,024 people."""
         now_ms = clock_ms()
-        request_id = _request_id(request.request_id)
+        request_id = request_id_of(request.request_id)
         _check_count(len(request.items), MAX_BATCH, "items")
         moment = Moment(read_as_of(request.as_of_ms, now_ms), request.allow_cold_start)
         loaded = self._spaces.get(request.space)
@@ -107,7 +107,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         generation, reload_error = self._spaces.state()
         bundles = [_describe(loaded) for loaded in self._spaces.loaded()]
         state = types_pb2.ReplicaState(bundles=bundles, generation=generation, reload_error=reload_error)
-        return user_encoder_pb2.GetModelResponse(state=state, request_id=_request_id(""))
+        return user_encoder_pb2.GetModelResponse(state=state, request_id=request_id_of(""))
 
 
 class LiveFeaturesServicer(live_features_pb2_grpc.LiveFeaturesServiceServicer):
@@ -120,7 +120,7 @@ class LiveFeaturesServicer(live_features_pb2_grpc.LiveFeaturesServiceServicer):
         self, request: live_features_pb2.RecordEventsRequest, context: Context
     ) -> live_features_pb2.RecordEventsResponse:
         """Records up to 1,000 events."""
-        request_id = _request_id(request.request_id)
+        request_id = request_id_of(request.request_id)
         _check_count(len(request.events), MAX_RECORDED, "events")
         refusals = await record(self._store, request.events, clock_ms())
         return live_features_pb2.RecordEventsResponse(
@@ -133,7 +133,7 @@ class LiveFeaturesServicer(live_features_pb2_grpc.LiveFeaturesServiceServicer):
         self, request: live_features_pb2.GetHistoryRequest, context: Context
     ) -> live_features_pb2.GetHistoryResponse:
         """Reads a page of a person's events."""
-        request_id = _request_id(request.request_id)
+        request_id = request_id_of(request.request_id)
         check_user_id(request.user_id, "user_id")
         history = await self._store.read(request.user_id)
         page = page_of(history, request.user_id, request.page_size, request.page_token)
@@ -143,11 +143,6 @@ class LiveFeaturesServicer(live_features_pb2_grpc.LiveFeaturesServiceServicer):
 
 
 _OK = status_pb2.Status()
-
-
-def _request_id(sent: str) -> str:
-    check_request_id(sent, "request_id")
-    return sent or uuid.uuid4().hex
 
 
 def _check_count(count: int, most: int, field: str) -> None:

@@ -268,7 +268,8 @@ def test_batches_are_padded_on_the_right_with_kind_0() -> None:
     assert batch.ratings.dtype == np.float32
     for row, one in enumerate(encoded):
         length = one.rows.shape[1]
-        for padded, column in zip(batch, one, strict=True):
+        for name in TowerInput._fields:
+            padded, column = getattr(batch, name), getattr(one, name)
             assert padded[row, :length].tolist() == column[0].tolist()
             assert not padded[row, length:].any()
 

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import subprocess
@@ -411,7 +412,7 @@ for _ in range(40):
     Registry(Path(sys.argv[1])).activate(confirm=None)
 """
 
-# Kills a publish just before its n-th call that changes the disk, for every n until one gets through.
+# Kills a publish just before its n-th call that changes the disk, for every n until one ends by itself.
 KILL = """
 import os, shutil, sys
 from pathlib import Path
@@ -438,7 +439,7 @@ for deadline in range(1, 1000):
     _, status = os.waitpid(child, 0)
     pointer = registry.read()
     print(os.waitstatus_to_exitcode(status), pointer.generation, pointer.standby, flush=True)
-    if status == 0:
+    if os.waitstatus_to_exitcode(status) != 9:
         break
 """
 
@@ -453,7 +454,22 @@ def python(code: str, *arguments: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_two_processes_lose_no_update(registry: Registry, make: Made) -> None:
+def start(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def is_locked(path: Path) -> bool:
+    with path.open() as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_two_processes_lose_no_update_and_readers_see_whole_pointers(registry: Registry, make: Made) -> None:
     publish(registry, make("A"))
     registry.activate(confirm=None)
     publish(registry, make("B"))
@@ -461,11 +477,44 @@ def test_two_processes_lose_no_update(registry: Registry, make: Made) -> None:
         for process in (one, two):
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-        assert [process.communicate("go\n")[0] for process in (one, two)] == ["", ""]
+        start(one)
+        start(two)
+        seen = [3]
+        while one.poll() is None or two.poll() is None:
+            seen.append(registry.read().generation)
     assert (one.returncode, two.returncode) == (0, 0)
+    assert seen == sorted(seen)
     pointer = registry.read()
     assert pointer.generation == 3 + 80
     assert {pointer.active, pointer.standby} == {make("A").id, make("B").id}
+
+
+def test_the_generation_is_checked_and_the_pointer_replaced_under_a_lock(
+    registry: Registry, make: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = []
+    replace = os.replace
+
+    def note(source: Path, target: Path) -> None:
+        locked.append(is_locked(registry.root / "registry.lock"))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", note)
+    publish(registry, make("A"))
+    registry.activate(confirm=None)
+    assert locked == [True, True]
+    assert not is_locked(registry.root / "registry.lock")
+
+
+def test_gc_waits_while_a_candidate_is_judged_but_others_may_write(registry: Registry, make: Made) -> None:
+    locked = []
+
+    def check(candidate: Bundle, active: Bundle | None) -> None:
+        locked.append([is_locked(registry.root / name) for name in ("bundles.lock", "registry.lock")])
+
+    registry.publish(make("A").path, check=check)
+    assert locked == [[True, False]]
+    assert not is_locked(registry.root / "bundles.lock")
 
 
 def test_many_publishers_of_one_bundle_install_it_once(registry: Registry, make: Made) -> None:

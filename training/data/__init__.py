@@ -6,6 +6,7 @@ described by a `ColumnMap`. Nothing is dropped in silence: `LoadReport` counts i
 
 from training.data.columns import ColumnMap
 from training.data.dataset import Dataset, load_dataset
+from training.data.movies import load_movies
 from training.data.report import Dropped, LoadReport
 
-__all__ = ["ColumnMap", "Dataset", "Dropped", "LoadReport", "load_dataset"]
+__all__ = ["ColumnMap", "Dataset", "Dropped", "LoadReport", "load_dataset", "load_movies"]

@@ -36,15 +36,17 @@ _ATTRIBUTE = "INSERT OR REPLACE INTO attributions VALUES (?, ?, ?, ?, ?)"
 
 # A reader waits for a writer only while a crashed process's log is being recovered. It waits on the event loop.
 _READ_TIMEOUT_S = 1.0
-_WRITE_TIMEOUT_S = 10.0
 
 
 class SqliteStore:
-    """Keeps histories in one SQLite file; made and read in one event loop's thread."""
+    """Keeps histories in one SQLite file; made and read in one event loop's thread.
 
-    def __init__(self, path: Path) -> None:
+    A write waits `write_timeout_s` for other processes' transactions. Raises ConfigError where the file is no store.
+    """
+
+    def __init__(self, path: Path, *, write_timeout_s: float = 10.0) -> None:
         self._path = path
-        self._writer = _open(path)
+        self._writer = _open(path, write_timeout_s)
         try:
             self._reader = _connect(path, _READ_TIMEOUT_S)
         except sqlite3.Error:
@@ -146,11 +148,11 @@ def _connect(path: Path, timeout_s: float) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, timeout_s: float) -> sqlite3.Connection:
     """Opens the file for writing, and makes it where there is none; raises ConfigError with the cure."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = _connect(path, _WRITE_TIMEOUT_S)
+        connection = _connect(path, timeout_s)
     except (OSError, sqlite3.Error) as error:
         raise _cannot_open(path, error) from error
     try:

@@ -1,0 +1,206 @@
+"""The two classes of the SDK: the same flows, run over blocking and over asyncio channels."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial, update_wrapper
+from time import monotonic
+from types import FunctionType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
+
+import grpc
+import grpc.aio
+
+from marquee.client import flows
+from marquee.client.channels import Link, Settings, open_link, settings
+from marquee.client.failures import Peer, translate
+from marquee.client.rpcs import Call, Flow
+from marquee.errors import MarqueeError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _blocking(flow: Callable[P, Flow[R]]) -> Callable[Concatenate[Recommender, P], R]:
+    def method(self: Recommender, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._run(flow(*args, **kwargs))
+
+    return _documented(method, flow, "Recommender")
+
+
+def _awaitable(flow: Callable[P, Flow[R]]) -> Callable[Concatenate[AsyncRecommender, P], Coroutine[Any, Any, R]]:
+    async def method(self: AsyncRecommender, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._run(flow(*args, **kwargs))
+
+    return _documented(method, flow, "AsyncRecommender")
+
+
+M = TypeVar("M", bound=Callable[..., Any])
+
+
+def _documented(method: M, flow: Callable[..., Any], owner: str) -> M:
+    """Gives a method the name, the docstring and, for `help` and `inspect`, the signature of its flow."""
+    update_wrapper(method, flow)
+    signature = inspect.signature(flow)
+    parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *signature.parameters.values()]
+    result = signature.return_annotation.removeprefix("Flow[").removesuffix("]")
+    function = cast("FunctionType", method)
+    # `inspect` would follow it past the method, and drop user_id as if it were self.
+    del function.__dict__["__wrapped__"]
+    function.__dict__["__signature__"] = signature.replace(parameters=parameters, return_annotation=result)
+    function.__qualname__, function.__module__ = f"{owner}.{flow.__name__}", __name__
+    return method
+
+
+class _Client:
+    """Keeps what both classes are made with."""
+
+    def __init__(self, encoder: str, retriever: str, *, deadline_s: float = 1.0, connections: int = 1) -> None:
+        self._settings: Settings = settings(encoder, retriever, deadline_s, connections)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        encoder, retriever = self._settings.addresses.values()
+        return f"{type(self).__name__}({encoder!r}, {retriever!r}, deadline_s={self._settings.deadline_s:g})"
+
+    def _begin(self) -> float:
+        """Says until when a method may take; raises RuntimeError after close."""
+        if self._closed:
+            raise RuntimeError(f"this {type(self).__name__} is closed; make a new one")
+        return monotonic() + self._settings.deadline_s
+
+    def _peer(self, call: Call) -> Peer:
+        service = call.rpc.service
+        return Peer(service, self._settings.addresses[service], self._settings.deadline_s)
+
+
+class Recommender(_Client):
+    """Recommends movies: speaks to both services, over blocking calls.
+
+    `encoder` and `retriever` are addresses: host:port, dns:///host:port, ipv4:a:1,b:2, unix:/path. `deadline_s` is what
+    a whole method may take, in seconds, over all its calls. `connections` opens that many to each service, for one
+    that runs several processes behind one port. Raises ConfigError for an address that is none; connects at the first
+    call.
+
+    A context manager. May be shared by threads, not by forked processes. What fails is a MarqueeError.
+    """
+
+    def __init__(self, encoder: str, retriever: str, *, deadline_s: float = 1.0, connections: int = 1) -> None:
+        super().__init__(encoder, retriever, deadline_s=deadline_s, connections=connections)
+        self._links: list[Link[grpc.Channel]] = [
+            open_link(grpc.insecure_channel, self._settings.addresses) for _ in range(connections)
+        ]
+        self._turns: Iterator[Link[grpc.Channel]] = itertools.cycle(self._links)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections; calls in flight end with an error."""
+        self._closed = True
+        for channel in itertools.chain.from_iterable(link.channels for link in self._links):
+            channel.close()
+
+    def _run(self, flow: Flow[R]) -> R:
+        until = self._begin()
+        step: Callable[[], Call] = partial(flow.send, None)
+        while True:
+            try:
+                call = step()
+            except StopIteration as end:
+                result: R = end.value
+                return result
+            try:
+                step = partial(flow.send, self._answer(call, until))
+            except MarqueeError as error:
+                step = partial(flow.throw, error)
+
+    def _answer(self, call: Call, until: float) -> Any:
+        method = next(self._turns).methods[call.rpc]
+        try:
+            return method(call.request, timeout=max(0.0, until - monotonic()))
+        except grpc.RpcError as error:
+            raise translate(error, self._peer(call)) from error
+
+    recommend = _blocking(flows.recommend)
+    similar = _blocking(flows.similar)
+    search = _blocking(flows.search)
+    movie = _blocking(flows.movie)
+    movies = _blocking(flows.movies)
+    record = _blocking(flows.record)
+    like = _blocking(flows.like)
+    dislike = _blocking(flows.dislike)
+    rate = _blocking(flows.rate)
+    history = _blocking(flows.history)
+    status = _blocking(flows.status)
+
+
+class AsyncRecommender(_Client):
+    """Recommends movies: speaks to both services, over asyncio.
+
+    Made with the same arguments as `Recommender`, with the same methods as coroutines. An asynchronous context manager.
+    Belongs to the event loop of its first call.
+    """
+
+    def __init__(self, encoder: str, retriever: str, *, deadline_s: float = 1.0, connections: int = 1) -> None:
+        super().__init__(encoder, retriever, deadline_s=deadline_s, connections=connections)
+        self._links: list[Link[grpc.aio.Channel]] = []
+        self._turns: Iterator[Link[grpc.aio.Channel]] = iter(())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections; calls in flight end with an error."""
+        self._closed = True
+        for channel in itertools.chain.from_iterable(link.channels for link in self._links):
+            await channel.close()
+
+    def _open(self) -> None:
+        # Not in __init__: a grpc.aio channel binds itself to the loop that runs while it is made.
+        addresses, count = self._settings.addresses, self._settings.connections
+        self._links = [open_link(grpc.aio.insecure_channel, addresses) for _ in range(count)]
+        self._turns = itertools.cycle(self._links)
+
+    async def _run(self, flow: Flow[R]) -> R:
+        until = self._begin()
+        if not self._links:
+            self._open()
+        step: Callable[[], Call] = partial(flow.send, None)
+        while True:
+            try:
+                call = step()
+            except StopIteration as end:
+                result: R = end.value
+                return result
+            try:
+                step = partial(flow.send, await self._answer(call, until))
+            except MarqueeError as error:
+                step = partial(flow.throw, error)
+
+    async def _answer(self, call: Call, until: float) -> Any:
+        method = next(self._turns).methods[call.rpc]
+        try:
+            return await method(call.request, timeout=max(0.0, until - monotonic()))
+        except grpc.RpcError as error:
+            raise translate(error, self._peer(call)) from error
+
+    recommend = _awaitable(flows.recommend)
+    similar = _awaitable(flows.similar)
+    search = _awaitable(flows.search)
+    movie = _awaitable(flows.movie)
+    movies = _awaitable(flows.movies)
+    record = _awaitable(flows.record)
+    like = _awaitable(flows.like)
+    dislike = _awaitable(flows.dislike)
+    rate = _awaitable(flows.rate)
+    history = _awaitable(flows.history)
+    status = _awaitable(flows.status)

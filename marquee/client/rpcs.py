@@ -1,0 +1,102 @@
+"""The rpcs that the SDK calls, each with the types of its request and its answer and the service that has it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from marquee.v1 import catalog_pb2, live_features_pb2, retriever_pb2, user_encoder_pb2
+from marquee.v1.catalog_pb2_grpc import CatalogServiceStub
+from marquee.v1.live_features_pb2_grpc import LiveFeaturesServiceStub
+from marquee.v1.retriever_pb2_grpc import RetrieverServiceStub
+from marquee.v1.user_encoder_pb2_grpc import UserEncoderServiceStub
+
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
+R = TypeVar("R")
+
+Stub: TypeAlias = Callable[[grpc.Channel | grpc.aio.Channel], object]
+
+
+class Service(enum.StrEnum):
+    """Names the two services, as their folders are called."""
+
+    USER_ENCODER = "user_encoder"
+    RETRIEVER = "retriever"
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc(Generic[Q, A]):
+    """Is one unary rpc: where it is served, the generated stub that has it, and its name there."""
+
+    service: Service
+    stub: Stub
+    method: str
+
+
+class Call(NamedTuple):
+    """Is what a flow wants done next: this request sent to this rpc. It gets the answer back, or the error."""
+
+    rpc: Rpc[Any, Any]
+    request: Message
+
+
+# A method of the SDK without its input and output: yields calls, receives answers, returns the result.
+Flow: TypeAlias = Generator[Call, Any, R]
+
+
+def call(rpc: Rpc[Q, A], request: Q) -> Flow[A]:
+    """Yields one call and returns its answer, typed."""
+    answer: A = yield Call(rpc, request)
+    return answer
+
+
+ENCODE: Rpc[user_encoder_pb2.EncodeRequest, user_encoder_pb2.EncodeResponse] = Rpc(
+    Service.USER_ENCODER, UserEncoderServiceStub, "Encode"
+)
+GET_MODEL: Rpc[user_encoder_pb2.GetModelRequest, user_encoder_pb2.GetModelResponse] = Rpc(
+    Service.USER_ENCODER, UserEncoderServiceStub, "GetModel"
+)
+RECORD_EVENTS: Rpc[live_features_pb2.RecordEventsRequest, live_features_pb2.RecordEventsResponse] = Rpc(
+    Service.USER_ENCODER, LiveFeaturesServiceStub, "RecordEvents"
+)
+GET_HISTORY: Rpc[live_features_pb2.GetHistoryRequest, live_features_pb2.GetHistoryResponse] = Rpc(
+    Service.USER_ENCODER, LiveFeaturesServiceStub, "GetHistory"
+)
+SEARCH: Rpc[retriever_pb2.SearchRequest, retriever_pb2.SearchResponse] = Rpc(
+    Service.RETRIEVER, RetrieverServiceStub, "Search"
+)
+SEARCH_SIMILAR: Rpc[retriever_pb2.SearchSimilarRequest, retriever_pb2.SearchSimilarResponse] = Rpc(
+    Service.RETRIEVER, RetrieverServiceStub, "SearchSimilar"
+)
+GET_INDEX: Rpc[retriever_pb2.GetIndexRequest, retriever_pb2.GetIndexResponse] = Rpc(
+    Service.RETRIEVER, RetrieverServiceStub, "GetIndex"
+)
+GET_MOVIE: Rpc[catalog_pb2.GetMovieRequest, catalog_pb2.GetMovieResponse] = Rpc(
+    Service.RETRIEVER, CatalogServiceStub, "GetMovie"
+)
+BATCH_GET_MOVIES: Rpc[catalog_pb2.BatchGetMoviesRequest, catalog_pb2.BatchGetMoviesResponse] = Rpc(
+    Service.RETRIEVER, CatalogServiceStub, "BatchGetMovies"
+)
+SEARCH_MOVIES: Rpc[catalog_pb2.SearchMoviesRequest, catalog_pb2.SearchMoviesResponse] = Rpc(
+    Service.RETRIEVER, CatalogServiceStub, "SearchMovies"
+)
+
+RPCS: tuple[Rpc[Any, Any], ...] = (
+    ENCODE,
+    GET_MODEL,
+    RECORD_EVENTS,
+    GET_HISTORY,
+    SEARCH,
+    SEARCH_SIMILAR,
+    GET_INDEX,
+    GET_MOVIE,
+    BATCH_GET_MOVIES,
+    SEARCH_MOVIES,
+)

@@ -1,0 +1,39 @@
+"""Runs the retriever: `python -m services.retriever`."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+from marquee.bundle.registry import Registry
+from marquee.engine.index import use_threads
+from marquee.v1 import catalog_pb2_grpc, retriever_pb2_grpc
+from services.common.server import Life, run_service
+from services.common.spaces import Spaces
+from services.retriever.retrieval import Retrieval
+from services.retriever.servicer import CatalogServicer, RetrieverServicer
+from services.retriever.settings import RetrieverSettings
+
+SERVICES = ("marquee.v1.RetrieverService", "marquee.v1.CatalogService")
+SUMMARY = "Finds the movies nearest to a query vector, and looks movies up."
+
+
+async def serve(settings: RetrieverSettings) -> None:
+    """Serves until a signal comes."""
+    async with Life(settings, SERVICES) as life:
+        # Bundles are loaded in other threads, and searched in this one.
+        use_threads(settings.threads)
+        spaces = Spaces(Registry(settings.registry), partial(Retrieval, threads=settings.threads), settings)
+        await spaces.start()
+        retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(RetrieverServicer(spaces), life.server)
+        catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogServicer(spaces), life.server)
+        await life.run(spaces.watch())
+
+
+def main() -> int:
+    """Runs the retriever with the flags of this process."""
+    return run_service("retriever", SUMMARY, RetrieverSettings, serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

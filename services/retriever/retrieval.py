@@ -1,0 +1,137 @@
+"""What the retriever makes of a bundle: index, filters and catalogue as one model that answers queries.
+
+N movies, D dimension, n hits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from marquee.bundle.catalog import Catalog
+from marquee.bundle.format import CATALOG, Bundle
+from marquee.engine.index import Hits, Index, Mask
+from marquee.errors import BundleError, InvalidRequest, MovieUnknown
+from marquee.features import Floats, Int64s
+from marquee.movies import MovieRecord
+from marquee.v1 import retriever_pb2, types_pb2
+from services.retriever.filters import Filters
+from services.retriever.queries import MOVIE_FIELDS, Wanted
+
+# Details that are kept for the next list, about 1 kB each.
+_MAX_KEPT = 50_000
+
+
+class Found(NamedTuple):
+    """Holds a list of movies, and why it is shorter than was asked for."""
+
+    hits: Hits
+    short_reason: retriever_pb2.ShortReason
+
+
+class Retrieval:
+    """Answers queries from one bundle."""
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        self.index = Index(bundle, threads=threads)
+        self.index.probe(bundle)
+        path = bundle.file(CATALOG)
+        self.catalog = Catalog(path)
+        # A connection serves one thread at a time: a title search of milliseconds must not hold up lookups.
+        self.titles = Catalog(path)
+        self._filters = Filters(self.index, self.catalog.all())
+        self._details = Details(self.catalog)
+        self._check_catalog(bundle)
+
+    def _check_catalog(self, bundle: Bundle) -> None:
+        ids = self.index.movie_ids
+        missing = [movie_id for movie_id, movie in zip(ids, self.catalog.get_many(ids), strict=True) if movie is None]
+        if missing:
+            raise BundleError(
+                f"{bundle.file(CATALOG)}: lacks {len(missing)} movies of the index (first: {missing[0]}); export the "
+                "bundle again"
+            )
+
+    def search(self, query_D: Floats, wanted: Wanted) -> Found:
+        """Finds the nearest movies that are wanted; `query_D` has L2 norm 1."""
+        hits = self.index.search(query_D, wanted.k, self._allowed(wanted))
+        return Found(hits, self._short_reason(len(hits.movie_ids), wanted))
+
+    def _allowed(self, wanted: Wanted) -> Mask | None:
+        mask = None
+        if wanted.filter is not None:
+            mask = self._filters.passing(wanted.filter)
+            mask = self._filters.excluding(mask, np.array(wanted.filter.exclude_ids, np.int64))
+        return self._filters.excluding(mask, wanted.excluded)
+
+    def _short_reason(self, found: int, wanted: Wanted) -> retriever_pb2.ShortReason:
+        if found == wanted.k:
+            return retriever_pb2.SHORT_REASON_UNSPECIFIED
+        if self.index.count < wanted.k:
+            return retriever_pb2.SHORT_REASON_CATALOG
+        if wanted.filter is not None and np.count_nonzero(self._filters.passing(wanted.filter)) < wanted.k:
+            return retriever_pb2.SHORT_REASON_FILTER
+        return retriever_pb2.SHORT_REASON_EXCLUDED
+
+    def similar(self, examples: Int64s, negatives: Int64s, wanted: Wanted) -> Found:
+        """Finds movies near to the examples and away from the negative ones, without any of them."""
+        query_D = self._mean(examples, "movie_ids")
+        if len(negatives):
+            query_D = query_D - self._mean(negatives, "negative_movie_ids")
+        norm = float(np.linalg.norm(query_D))
+        # Below this, what is left is rounding and not a direction.
+        if norm < 1e-6:
+            raise InvalidRequest(
+                "movie_ids and negative_movie_ids cancel each other out; send other examples", field="movie_ids"
+            )
+        excluded = np.concatenate((wanted.excluded, examples, negatives))
+        return self.search((query_D / norm).astype(np.float32), wanted._replace(excluded=excluded))
+
+    def _mean(self, movie_ids: Int64s, field: str) -> Floats:
+        vectors_nD = self.index.vectors(movie_ids)
+        if len(vectors_nD) < len(movie_ids):
+            known = np.isin(movie_ids, self.index.movie_ids)
+            at = int(known.argmin())
+            raise MovieUnknown(
+                f"{field}[{at}]: movie {movie_ids[at]} is not in the index; leave it out, or search another space",
+                field=f"{field}[{at}]",
+                metadata={"movie_id": str(movie_ids[at])},
+            )
+        mean_D: Floats = vectors_nD.mean(axis=0, dtype=np.float64)
+        return mean_D
+
+    def details(self, movie_ids: Int64s, names: tuple[str, ...]) -> list[types_pb2.Movie]:
+        """Reads the named fields of movies of the index; none where no field is named."""
+        return self._details.read(movie_ids.tolist(), names) if names else []
+
+
+class Details:
+    """Reads details of movies, and keeps them: the same popular movies are in list after list."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._kept: dict[tuple[int, tuple[str, ...]], types_pb2.Movie] = {}
+
+    def read(self, movie_ids: Sequence[int], names: tuple[str, ...]) -> list[types_pb2.Movie]:
+        """Reads the named fields of movies that are in the catalogue, in their order."""
+        found = {movie_id: self._kept.get((movie_id, names)) for movie_id in movie_ids}
+        missing = [movie_id for movie_id, movie in found.items() if movie is None]
+        if missing:
+            self._fetch(missing, names)
+            found.update((movie_id, self._kept[movie_id, names]) for movie_id in missing)
+        return [movie for movie in found.values() if movie is not None]
+
+    def _fetch(self, movie_ids: Iterable[int], names: tuple[str, ...]) -> None:
+        if len(self._kept) > _MAX_KEPT:
+            self._kept.clear()
+        for record in self._catalog.get_many(movie_ids):
+            if record is not None:
+                self._kept[record.movie_id, names] = to_proto(record, names)
+
+
+def to_proto(record: MovieRecord, names: Sequence[str] = MOVIE_FIELDS) -> types_pb2.Movie:
+    """Builds the message of a movie with the named fields; what is not known stays unset."""
+    known = ((name, getattr(record, name)) for name in names)
+    return types_pb2.Movie(**{name: value for name, value in known if value is not None})

@@ -1,0 +1,188 @@
+"""The rpcs of RetrieverService and CatalogService: each translates a request, asks the model, translates its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+
+from marquee.errors import InvalidRequest, MarqueeError, to_status
+from marquee.v1 import catalog_pb2, catalog_pb2_grpc, retriever_pb2, retriever_pb2_grpc, types_pb2
+from services.common.requests import request_id_of
+from services.common.spaces import Loaded, Spaces
+from services.retriever import lookups
+from services.retriever.queries import (
+    MAX_QUERIES,
+    read_details,
+    read_examples,
+    read_vector,
+    read_wanted,
+)
+from services.retriever.retrieval import Found, Retrieval, to_proto
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+# How long a batch may hold the event loop before other calls get their turn.
+_TURN_S = 0.001
+
+
+class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
+    """Answers RetrieverService."""
+
+    def __init__(self, spaces: Spaces[Retrieval]) -> None:
+        self._spaces = spaces
+
+    async def Search(  # noqa: N802
+        self, request: retriever_pb2.SearchRequest, context: Context
+    ) -> retriever_pb2.SearchResponse:
+        """Finds the nearest movies to a vector. Runs on the event loop: a thread hop would cost more than it does."""
+        request_id = request_id_of(request.request_id)
+        names = read_details(request.details)
+        loaded = self._named(request.space)
+        found = _search(loaded, request, "")
+        hits = found.hits
+        return retriever_pb2.SearchResponse(
+            movie_ids=hits.movie_ids.tolist(),
+            scores=hits.scores.tolist(),
+            movies=loaded.model.details(hits.movie_ids, names),
+            short_reason=found.short_reason,
+            space=loaded.bundle.space,
+            bundle_id=loaded.bundle.id,
+            request_id=request_id,
+        )
+
+    async def BatchSearch(  # noqa: N802
+        self, request: retriever_pb2.BatchSearchRequest, context: Context
+    ) -> retriever_pb2.BatchSearchResponse:
+        """Runs several searches."""
+        request_id = request_id_of(request.request_id)
+        if not 1 <= len(request.queries) <= MAX_QUERIES:
+            raise InvalidRequest(f"queries has {len(request.queries)}; send 1 to {MAX_QUERIES}", field="queries")
+        loaded = self._named(request.space)
+        return retriever_pb2.BatchSearchResponse(
+            results=[result async for result in _search_each(loaded, request)],
+            space=loaded.bundle.space,
+            bundle_id=loaded.bundle.id,
+            request_id=request_id,
+        )
+
+    async def SearchSimilar(  # noqa: N802
+        self, request: retriever_pb2.SearchSimilarRequest, context: Context
+    ) -> retriever_pb2.SearchSimilarResponse:
+        """Finds movies like others."""
+        request_id = request_id_of(request.request_id)
+        names = read_details(request.details)
+        loaded = self._spaces.get(request.space)
+        examples = read_examples(request.movie_ids, "movie_ids", least=1)
+        negatives = read_examples(request.negative_movie_ids, "negative_movie_ids", least=0)
+        found = loaded.model.similar(examples, negatives, read_wanted(request, ""))
+        return retriever_pb2.SearchSimilarResponse(
+            movie_ids=found.hits.movie_ids.tolist(),
+            scores=found.hits.scores.tolist(),
+            movies=loaded.model.details(found.hits.movie_ids, names),
+            short_reason=found.short_reason,
+            space=loaded.bundle.space,
+            bundle_id=loaded.bundle.id,
+            request_id=request_id,
+        )
+
+    async def GetIndex(  # noqa: N802
+        self, request: retriever_pb2.GetIndexRequest, context: Context
+    ) -> retriever_pb2.GetIndexResponse:
+        """Says what is loaded."""
+        state = self._spaces.replica_state(_describe)
+        return retriever_pb2.GetIndexResponse(state=state, request_id=request_id_of(""))
+
+    def _named(self, space: str) -> Loaded[Retrieval]:
+        if not space:
+            raise InvalidRequest(
+                "space is empty: a vector means nothing without it; pass back the space of the Encode answer that the "
+                "vector came with",
+                field="space",
+            )
+        return self._spaces.get(space)
+
+
+class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
+    """Answers CatalogService."""
+
+    def __init__(self, spaces: Spaces[Retrieval]) -> None:
+        self._spaces = spaces
+
+    async def GetMovie(  # noqa: N802
+        self, request: catalog_pb2.GetMovieRequest, context: Context
+    ) -> catalog_pb2.GetMovieResponse:
+        """Reads one movie."""
+        request_id = request_id_of(request.request_id)
+        located = lookups.find_movie(self._spaces, request.key, "key")
+        return catalog_pb2.GetMovieResponse(
+            movie=to_proto(located.movie), bundle_id=located.bundle_id, request_id=request_id
+        )
+
+    async def BatchGetMovies(  # noqa: N802
+        self, request: catalog_pb2.BatchGetMoviesRequest, context: Context
+    ) -> catalog_pb2.BatchGetMoviesResponse:
+        """Reads several movies."""
+        request_id = request_id_of(request.request_id)
+        if not 1 <= len(request.keys) <= lookups.MAX_KEYS:
+            raise InvalidRequest(f"keys has {len(request.keys)}; send 1 to {lookups.MAX_KEYS}", field="keys")
+        located = lookups.find_movies(self._spaces, request.keys, "keys")
+        return catalog_pb2.BatchGetMoviesResponse(results=map(_movie_result, located), request_id=request_id)
+
+    async def SearchMovies(  # noqa: N802
+        self, request: catalog_pb2.SearchMoviesRequest, context: Context
+    ) -> catalog_pb2.SearchMoviesResponse:
+        """Finds movies by title."""
+        request_id = request_id_of(request.request_id)
+        page = await lookups.search_titles(self._spaces, request)
+        return catalog_pb2.SearchMoviesResponse(
+            movies=map(to_proto, page.movies),
+            next_page_token=page.next_token,
+            bundle_id=page.bundle_id,
+            request_id=request_id,
+        )
+
+
+def _search(
+    loaded: Loaded[Retrieval], query: retriever_pb2.SearchRequest | retriever_pb2.BatchSearchQuery, path: str
+) -> Found:
+    vector_D = read_vector(query.vector, loaded.model.index.dimension, path)
+    return loaded.model.search(vector_D, read_wanted(query, path))
+
+
+async def _search_each(
+    loaded: Loaded[Retrieval], request: retriever_pb2.BatchSearchRequest
+) -> AsyncIterator[retriever_pb2.BatchSearchResult]:
+    turn_ends = time.monotonic() + _TURN_S
+    for at, query in enumerate(request.queries):
+        yield _result(loaded, query, f"queries[{at}].")
+        if time.monotonic() >= turn_ends:
+            await asyncio.sleep(0)
+            turn_ends = time.monotonic() + _TURN_S
+
+
+def _result(
+    loaded: Loaded[Retrieval], query: retriever_pb2.BatchSearchQuery, path: str
+) -> retriever_pb2.BatchSearchResult:
+    try:
+        found = _search(loaded, query, path)
+    except InvalidRequest as error:
+        return retriever_pb2.BatchSearchResult(status=to_status(error))
+    return retriever_pb2.BatchSearchResult(
+        movie_ids=found.hits.movie_ids.tolist(),
+        scores=found.hits.scores.tolist(),
+        short_reason=found.short_reason,
+    )
+
+
+def _movie_result(located: lookups.Located | MarqueeError) -> catalog_pb2.BatchGetMoviesResult:
+    if isinstance(located, MarqueeError):
+        return catalog_pb2.BatchGetMoviesResult(status=to_status(located))
+    return catalog_pb2.BatchGetMoviesResult(movie=to_proto(located.movie), bundle_id=located.bundle_id)
+
+
+def _describe(loaded: Loaded[Retrieval], message: types_pb2.LoadedBundle) -> None:
+    message.index.CopyFrom(loaded.bundle.manifest.index)

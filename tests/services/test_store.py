@@ -1,0 +1,193 @@
+"""What every feature store does, whatever keeps the bytes: each new store joins `STORES` and passes all of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marquee.errors import StoreUnavailable
+from marquee.features import LIKED, MAX_EVENTS, NO_EVENTS, RATED, RETRACTED, Events, union, user_hash
+from services.user_encoder.stores.base import FeatureStore, UserWrite, pack, unpack
+from services.user_encoder.stores.sqlite import SqliteStore
+
+STORES: dict[str, Callable[[Path], FeatureStore]] = {"sqlite": lambda folder: SqliteStore(folder / "features.sqlite")}
+
+OpenStore = Callable[[], FeatureStore]
+
+
+@pytest.fixture(params=STORES)
+async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenStore]:
+    """Opens the same storage again with each call, as another process would."""
+    async with AsyncExitStack() as stack:
+
+        def open_one() -> FeatureStore:
+            store = STORES[request.param](tmp_path)
+            stack.push_async_callback(store.aclose)
+            return store
+
+        yield open_one
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> FeatureStore:
+    return open_store()
+
+
+def events(*rows: tuple[int, int, float, int]) -> Events:
+    movie_ids, kinds, values, times_ms = zip(*rows, strict=True)
+    return Events(
+        np.array(movie_ids, np.int64),
+        np.array(kinds, np.int64),
+        np.array(values, np.float32),
+        np.array(times_ms, np.int64),
+    )
+
+
+def rated(movie: int, stars: float, time_ms: int) -> Events:
+    return events((movie, RATED, stars, time_ms))
+
+
+def equal(one: Events, other: Events) -> bool:
+    return all(getattr(one, name).tolist() == getattr(other, name).tolist() for name in Events._fields)
+
+
+async def test_nobody_is_there_at_first(store: FeatureStore) -> None:
+    assert (await store.read("ada")).size == 0
+    assert [one.size for one in await store.read_many(["ada", "bob"])] == [0, 0]
+
+
+async def test_what_was_written_is_read(store: FeatureStore, open_store: OpenStore) -> None:
+    written = events((7, RATED, 4.5, 1_000), (2**62, LIKED, 0, 2_000))
+    assert await store.write([UserWrite("ada", written)]) == [True]
+    assert equal(await store.read("ada"), written)
+    assert equal(await open_store().read("ada"), written)
+    assert (await store.read("Ada")).size == 0
+
+
+async def test_histories_are_read_in_the_order_asked(store: FeatureStore) -> None:
+    await store.write([UserWrite("ada", rated(1, 4, 10)), UserWrite("bob", rated(2, 4, 10))])
+    read = await store.read_many(["bob", "nobody", "ada", "bob"])
+    assert [one.movie_ids.tolist() for one in read] == [[2], [], [1], [2]]
+
+
+async def test_writing_again_changes_nothing(store: FeatureStore) -> None:
+    write = UserWrite("ada", rated(1, 4, 10), ("a-request",))
+    assert await store.write([write, UserWrite("bob", rated(1, 4, 10))]) == [True, True]
+    before = await store.read("ada")
+    assert await store.write([write, UserWrite("bob", rated(2, 4, 10))]) == [False, True]
+    assert equal(await store.read("ada"), before)
+
+
+async def test_the_later_write_wins_at_equal_time(store: FeatureStore) -> None:
+    await store.write([UserWrite("ada", rated(1, 4, 10)), UserWrite("ada", rated(1, 2, 10))])
+    assert (await store.read("ada")).values.tolist() == [2]
+    await store.write([UserWrite("ada", rated(1, 5, 10))])
+    assert (await store.read("ada")).values.tolist() == [5]
+
+
+async def test_a_late_older_event_stays_retracted(store: FeatureStore) -> None:
+    await store.write([UserWrite("ada", rated(1, 4, 10))])
+    await store.write([UserWrite("ada", events((1, RETRACTED, 0, 20)))])
+    assert await store.write([UserWrite("ada", rated(1, 3, 15))]) == [False]
+    assert (await store.read("ada")).kinds.tolist() == [RETRACTED]
+    await store.write([UserWrite("ada", rated(1, 3, 21))])
+    assert (await store.read("ada")).kinds.tolist() == [RETRACTED, RATED]
+
+
+async def test_the_oldest_events_go_first(store: FeatureStore) -> None:
+    movie_ids = np.arange(1, MAX_EVENTS + 1)
+    full = Events(movie_ids, np.full(MAX_EVENTS, LIKED), np.zeros(MAX_EVENTS, np.float32), movie_ids * 10)
+    await store.write([UserWrite("ada", full)])
+    await store.write([UserWrite("ada", rated(77_777, 4, 15))])
+    kept = await store.read("ada")
+    assert kept.size == MAX_EVENTS
+    assert kept.movie_ids[:3].tolist() == [77_777, 2, 3]
+    assert await store.write([UserWrite("ada", rated(88_888, 4, 5))]) == [False]
+
+
+async def test_a_store_keeps_what_union_says(store: FeatureStore) -> None:
+    rng = np.random.default_rng(3)
+    expected = NO_EVENTS
+    for _ in range(30):
+        size = int(rng.integers(1, 8))
+        some = Events(
+            rng.integers(1, 6, size),
+            rng.choice([RATED, LIKED, RETRACTED], size),
+            (rng.integers(1, 11, size) / 2).astype(np.float32),
+            rng.integers(0, 20, size),
+        )
+        expected = union(expected, some, user_hash("ada"))
+        await store.write([UserWrite("ada", some)])
+        assert equal(await store.read("ada"), expected)
+
+
+async def test_writes_at_once_lose_nothing(store: FeatureStore, open_store: OpenStore) -> None:
+    other = open_store()
+    writers = [store, other] * 50
+    writes = [one.write([UserWrite("ada", rated(movie, 4, movie))]) for movie, one in enumerate(writers, 1)]
+    assert await asyncio.gather(*writes) == [[True]] * 100
+    assert (await store.read("ada")).movie_ids.tolist() == list(range(1, 101))
+
+
+async def test_each_of_the_writes_at_once_gets_its_own_answer(store: FeatureStore) -> None:
+    await store.write([UserWrite("old", rated(1, 4, 10))])
+    old, new = UserWrite("old", rated(1, 4, 10)), UserWrite("new", rated(1, 4, 10))
+    answers = await asyncio.gather(store.write([old]), store.write([old, new]), store.write([]), store.write([old]))
+    assert list(answers) == [[False], [False, True], [], [False]]
+
+
+async def test_a_caller_that_gives_up_takes_no_other_along(store: FeatureStore) -> None:
+    first, second = (asyncio.ensure_future(store.write([UserWrite(name, rated(1, 4, 10))])) for name in ("ada", "bob"))
+    await asyncio.wait([first, second], timeout=0)
+    first.cancel()
+    assert await second == [True]
+    assert first.cancelled()
+
+
+NAMES = ["a", "'; DROP TABLE histories; --", "日本", "%", "a" * 256, "e\u0301", "\u00e9", " ", "\U0001f3ac" * 64]
+
+
+async def test_every_name_is_its_own_person(store: FeatureStore) -> None:
+    await store.write([UserWrite(name, rated(at, 4, 10)) for at, name in enumerate(NAMES, 1)])
+    read = await store.read_many(NAMES)
+    assert [one.movie_ids.tolist() for one in read] == [[at] for at in range(1, len(NAMES) + 1)]
+
+
+async def test_an_answered_write_outlives_the_store(open_store: OpenStore) -> None:
+    # Opened and closed by hand: the write that closing has to wait for was never awaited.
+    async with aclosing(open_store()) as first:
+        running = asyncio.ensure_future(first.write([UserWrite("ada", rated(1, 4, 10))]))
+        await asyncio.wait([running], timeout=0)
+    assert await running == [True]
+    assert (await open_store().read("ada")).size == 1
+
+
+COLUMN = st.tuples(st.integers(1, 2**63 - 1), st.integers(1, 8), st.floats(0, 5, width=32), st.integers(0, 2**63 - 1))
+
+
+@given(st.lists(COLUMN, max_size=9))
+def test_packing_keeps_every_bit(rows: list[tuple[int, int, float, int]]) -> None:
+    history = events(*rows) if rows else NO_EVENTS
+    blob = pack(history)
+    assert len(blob) == 21 * history.size
+    assert equal(unpack(blob), history)
+
+
+def test_a_packed_history_is_little_endian_columns() -> None:
+    packed = pack(events((2, LIKED, 0, 256), (3, RATED, 0.5, 257)))
+    assert packed.hex() == (
+        "0001000000000000" "0101000000000000"  # times
+        "0200000000000000" "0300000000000000"  # movies
+        "00000000" "0000003f"  # values
+        "02" "01"  # kinds
+    )  # fmt: skip
+
+
+def test_a_cut_history_is_refused() -> None:
+    with pytest.raises(StoreUnavailable, match="no whole number of events"):
+        unpack(b"\0" * 22)
