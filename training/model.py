@@ -18,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that everyone uses
 from torch import Tensor, nn
 
 from marquee.errors import ConfigError
-from marquee.features import AGE_EDGES_S, DISLIKED, GAP_EDGES_S, KINDS, NOT_INTERESTED
+from marquee.features import AGE_EDGES_S, DISLIKED, GAP_EDGES_S, KINDS, LIKED, NOT_INTERESTED
 
 
 # Events after which a dislike pulls half as strongly.
@@ -38,6 +38,7 @@ class TowerConfig:
     hidden: int = 128
     max_history: int = 100
     half_lives: tuple[float, ...] = (2.0, 8.0, 50.0)
+    like_pull: float = 0.3
     dislike_pull: float = 0.5
     content_buckets: int = 16384
     max_content_tokens: int = 24
@@ -92,6 +93,7 @@ class PooledUserTower(nn.Module):
     """
 
     fading_L: Tensor
+    pull_2: Tensor
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
@@ -107,7 +109,7 @@ class PooledUserTower(nn.Module):
         self.refine = nn.Sequential(
             nn.Linear(heads * dimension + 1, config.hidden), nn.GELU(), nn.Linear(config.hidden, dimension)
         )
-        self.dislike_pull = config.dislike_pull
+        self.register_buffer("pull_2", torch.tensor([config.like_pull, -config.dislike_pull]), persistent=False)
         self.register_buffer("fading_L", 0.5 ** (ranks / DISLIKE_HALF_LIFE), persistent=False)
         nn.init.zeros_(self.rating_gain.weight)
         nn.init.ones_(self.rating_gain.bias)
@@ -125,15 +127,15 @@ class PooledUserTower(nn.Module):
         weights_BLH = torch.softmax(logits_BLH.masked_fill(~real_BL[..., None], -1e4), dim=1) * real_BL[..., None]
         gains_BLH = self.rating_gain(ratings_BL[..., None]) + self.kind_gain(kinds_BL)
         liked_BLH = weights_BLH * gains_BLH * ~disliked_BL[..., None]
-        away_BL1 = (self.fading_L[:length] * disliked_BL)[..., None]
-        # One product for all heads and the dislikes: each further use of rows_BLD would add a gradient of its size.
-        pooled_BHD = torch.cat([liked_BLH, away_BL1], dim=2).transpose(1, 2) @ rows_BLD
-        pools_BHD, away_BD = pooled_BHD[:, :-1], pooled_BHD[:, -1]
+        said_BL2 = self.fading_L[:length, None] * torch.stack([kinds_BL == LIKED, disliked_BL], dim=2)
+        # One product for all heads and what was said: each further use of rows_BLD would add a gradient of its size.
+        pooled_BHD = torch.cat([liked_BLH, said_BL2], dim=2).transpose(1, 2) @ rows_BLD
+        pools_BHD, said_B2D = pooled_BHD[:, :-2], pooled_BHD[:, -2:]
         pools_BM = pools_BHD.flatten(1)
         count_B1 = torch.log1p(real_BL.sum(dim=1, keepdim=True).to(pools_BM.dtype))
         user_BD = F.normalize(self.mix(pools_BM) + self.refine(torch.cat([pools_BM, count_B1], dim=1)), dim=-1)
-        pull_B1 = self.dislike_pull * away_BL1.sum(dim=1).clamp(max=1.0)
-        return F.normalize(user_BD - pull_B1 * F.normalize(away_BD, dim=-1), dim=-1)
+        pull_B2 = self.pull_2 * said_BL2.sum(dim=1).clamp(max=1.0)
+        return F.normalize(user_BD + (pull_B2[:, None] @ F.normalize(said_B2D, dim=-1))[:, 0], dim=-1)
 
 
 class ItemTower(nn.Module):

@@ -34,7 +34,7 @@ def encode(
     """Builds Encode's request; events without a time happen at `as_of`."""
     as_of_ms = 0 if as_of is None else to_ms(as_of, "as_of")
     return user_encoder_pb2.EncodeRequest(
-        user_id=user_id,
+        user_id=_text("user_id", user_id),
         # "Now" would lie after a past as_of, and the encoder reads nothing from after it. A future one stays "now".
         events=_columns(events, as_of_ms if as_of_ms < clock_ms() else 0),
         as_of_ms=as_of_ms,
@@ -100,7 +100,9 @@ def record_events(
 @_sendable()
 def get_history(user_id: str, page_size: int, page_token: str) -> live_features_pb2.GetHistoryRequest:
     """Builds GetHistory's request."""
-    return live_features_pb2.GetHistoryRequest(user_id=user_id, page_size=page_size, page_token=page_token)
+    return live_features_pb2.GetHistoryRequest(
+        user_id=_text("user_id", user_id), page_size=page_size, page_token=page_token
+    )
 
 
 def clock_ms() -> int:
@@ -134,7 +136,7 @@ def _columns(events: Sequence[Event], untimed_ms: int) -> types_pb2.EventColumns
 
 def _event(user_id: str, event: Event, now_ms: int, led_by: str, path: str) -> live_features_pb2.Event:
     return live_features_pb2.Event(
-        user_id=user_id,
+        user_id=_text("user_id", user_id),
         movie_id=event.movie_id,
         kind=event.kind.value,
         value=event.stars,
@@ -181,3 +183,10 @@ def _texts(name: str, values: Sequence[str]) -> Sequence[str]:
     if isinstance(values, str):
         raise InvalidRequest(f"{name} is the text {values!r}; give a list: [{values!r}]", field=name)
     return values
+
+
+def _text(name: str, value: object) -> str:
+    # Protobuf would only say "bad argument type for built-in operation", and user ids are numbers in many a data set.
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name} is {value!r}, which is no text; give {str(value)!r}", field=name)
+    return value

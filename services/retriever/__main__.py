@@ -7,14 +7,12 @@ from functools import partial
 
 from marquee.bundle.registry import Registry
 from marquee.engine.index import use_threads
-from marquee.v1 import catalog_pb2_grpc, retriever_pb2_grpc
 from services.common.server import Life, run_service
 from services.common.spaces import Spaces
 from services.retriever.retrieval import Retrieval
-from services.retriever.servicer import CatalogServicer, RetrieverServicer
+from services.retriever.servicer import SERVICES, add_servicers
 from services.retriever.settings import RetrieverSettings
 
-SERVICES = ("marquee.v1.RetrieverService", "marquee.v1.CatalogService")
 SUMMARY = "Finds the movies nearest to a query vector, and looks movies up."
 
 
@@ -25,8 +23,7 @@ async def serve(settings: RetrieverSettings) -> None:
         use_threads(settings.threads)
         spaces = Spaces(Registry(settings.registry), partial(Retrieval, threads=settings.threads), settings)
         await spaces.start()
-        retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(RetrieverServicer(spaces), life.server)
-        catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogServicer(spaces), life.server)
+        add_servicers(spaces, life.server)
         await life.run(spaces.watch())
 
 

@@ -29,6 +29,15 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _TURN_S = 0.001
 
 
+SERVICES = ("marquee.v1.RetrieverService", "marquee.v1.CatalogService")
+
+
+def add_servicers(spaces: Spaces[Retrieval], server: grpc.aio.Server) -> None:
+    """Adds the services of SERVICES to a server."""
+    retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(RetrieverServicer(spaces), server)
+    catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogServicer(spaces), server)
+
+
 class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     """Answers RetrieverService."""
 

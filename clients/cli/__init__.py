@@ -1,0 +1,1 @@
+"""Marquee on the command line: `python -m clients.cli recommend|search|show|similar`."""
