@@ -80,7 +80,7 @@ def error_of(failure: grpc.aio.AioRpcError) -> MarqueeError:
 
 
 class Process(NamedTuple):
-    """Is a retriever process and where it listens."""
+    """Is a service's process and where it listens."""
 
     process: subprocess.Popen[str]
     port: int
@@ -95,7 +95,7 @@ class Process(NamedTuple):
 def run_retriever(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a retriever that is expected to end by itself."""
     return subprocess.run(
-        _command(arguments),
+        _command("retriever", arguments),
         cwd=ROOT,
         env=_environment(),
         capture_output=True,
@@ -105,11 +105,18 @@ def run_retriever(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@contextlib.contextmanager
-def retriever_process(folder: Path, registry: Path, *arguments: str) -> Iterator[Process]:
+def retriever_process(folder: Path, registry: Path, *arguments: str) -> contextlib.AbstractContextManager[Process]:
     """Starts a retriever process on a free port and waits until it is SERVING."""
+    return service_process("retriever", folder, registry, *arguments)
+
+
+@contextlib.contextmanager
+def service_process(service: str, folder: Path, registry: Path, *arguments: str) -> Iterator[Process]:
+    """Starts a service's process on a free port and waits until it is SERVING."""
     port_file = folder / f"port-{time.monotonic_ns()}"
-    command = _command(["--listen=127.0.0.1:0", f"--registry={registry}", f"--port-file={port_file}", *arguments])
+    command = _command(
+        service, ["--listen=127.0.0.1:0", f"--registry={registry}", f"--port-file={port_file}", *arguments]
+    )
     process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stderr=subprocess.PIPE, text=True)
     try:
         yield Process(process, _await_port(process, port_file))
@@ -118,8 +125,8 @@ def retriever_process(folder: Path, registry: Path, *arguments: str) -> Iterator
         process.communicate()
 
 
-def _command(arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-W", "error", "-m", "services.retriever", *arguments]
+def _command(service: str, arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-W", "error", "-m", f"services.{service}", *arguments]
 
 
 def _environment() -> dict[str, str]:
@@ -130,6 +137,6 @@ def _await_port(process: subprocess.Popen[str], port_file: Path) -> int:
     deadline = time.monotonic() + DEADLINE_S
     while not port_file.exists():
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "the retriever did not come up"
+        assert time.monotonic() < deadline, "the service did not come up"
         time.sleep(0.02)
     return int(port_file.read_text())

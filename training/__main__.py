@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, console: Console) -> Bundle:
     trained = train(data, split, tower, config, console)
     fitted = time.perf_counter()
     timings_s = {"load": loaded - started, "train": fitted - loaded}
-    bundle = export(data, split, trained, config, timings_s, options.out)
+    bundle = export(data, split, trained, timings_s, options.out)
     _summarise(console, bundle, timings_s | {"export and evaluate": time.perf_counter() - fitted}, data.simulated)
     return bundle
 

@@ -27,14 +27,12 @@ from marquee.movies import MovieRecord
 from training.data import Dataset
 from training.evaluate import evaluate
 from training.split import Split
-from training.train import TrainConfig, Trained
+from training.train import Trained
 
 PARITY = 1e-5
 
 
-def export(
-    data: Dataset, split: Split, trained: Trained, config: TrainConfig, timings_s: dict[str, float], destination: Path
-) -> Bundle:
+def export(data: Dataset, split: Split, trained: Trained, timings_s: dict[str, float], destination: Path) -> Bundle:
     """Writes the bundle of trained towers, evaluated as it will be served, to `destination`.
 
     Raises BundleError where ONNX Runtime and PyTorch disagree.
@@ -45,11 +43,11 @@ def export(
         history_table = _history_table(trained)
         np.save(folder / format.HISTORY_IDS, data.movie_ids.astype(np.int64))
         np.save(folder / format.HISTORY_TABLE, history_table)
-        manifest = _manifest(data, trained, config)
+        manifest = _manifest(data, trained)
         draft = Bundle(folder, "", manifest)
         vectors_ND = ItemTower(draft).embed(history_table, content_ids(data.movies, trained.spec))
         write_catalogue_part(folder, data.movies, vectors_ND)
-        write_probe_part(draft, seed=config.seed)
+        write_probe_part(draft, seed=trained.config.seed)
         encoder, index = Encoder(draft), Index(draft)
         metrics, record = evaluate(data, split, encoder, index)
         probes.write_npz(folder / format.EVALUATION, record._asdict())
@@ -196,7 +194,7 @@ def _random_input(
     )
 
 
-def _manifest(data: Dataset, trained: Trained, config: TrainConfig) -> bundle_pb2.Manifest:
+def _manifest(data: Dataset, trained: Trained) -> bundle_pb2.Manifest:
     tower = trained.model.config
     manifest = bundle_pb2.Manifest(
         features=trained.spec,
@@ -210,12 +208,12 @@ def _manifest(data: Dataset, trained: Trained, config: TrainConfig) -> bundle_pb
             movies=len(data.movies),
             simulated=data.simulated,
         ),
-        seed=config.seed,
+        seed=trained.config.seed,
         code_version=marquee.__version__,
         trained_history_rows=len(data.movies),
         movies=len(data.movies),
     )
-    effective = {"tower": dataclasses.asdict(tower), "training": dataclasses.asdict(config)}
+    effective = {"tower": dataclasses.asdict(tower), "training": dataclasses.asdict(trained.config)}
     manifest.tower.config.update(json.loads(json.dumps(effective)))
     return manifest
 

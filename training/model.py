@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from marquee.errors import ConfigError
 from marquee.features import AGE_EDGES_S, DISLIKED, GAP_EDGES_S, KINDS, LIKED, NOT_INTERESTED
 
-
 # Events after which a dislike pulls half as strongly.
 DISLIKE_HALF_LIFE = 50.0
 

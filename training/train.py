@@ -6,8 +6,9 @@ B targets in a batch, L history length, N movies, D dimension.
 from __future__ import annotations
 
 import copy
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -30,12 +31,16 @@ from training.split import Queries, Split
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """Says how to train. The same seed, data and `threads` give the same weights, to the bit."""
+    """Says how to train. The same seed, data and `threads` give the same weights, to the bit.
+
+    `batch` 0 is chosen from the number of events: large enough for negatives of every kind, small enough for a hundred
+    steps an epoch.
+    """
 
     seed: int = 0
     epochs: int = 12
     patience: int = 2
-    batch: int = 1024
+    batch: int = 0
     learning_rate: float = 3e-3
     temperature: float = 0.08
     logq: str = "expected"
@@ -44,14 +49,21 @@ class TrainConfig:
     threads: int = 2
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 2 or self.patience < 1 or self.threads < 1:
-            raise ConfigError("epochs, patience and threads must be at least 1, batch at least 2")
+        if self.epochs < 1 or self.patience < 1 or self.threads < 1:
+            raise ConfigError("epochs, patience and threads must be at least 1")
+        if self.batch != 0 and self.batch < 2:
+            raise ConfigError(f"batch is {self.batch}; it must be at least 2, or 0 to have it chosen")
         if not 0 < self.learning_rate < 1 or not 0 < self.temperature <= 1:
             raise ConfigError("learning_rate must be in (0, 1) and temperature in (0, 1]")
         if self.logq not in LOG_Q_VARIANTS:
             raise ConfigError(f"logq is {self.logq!r}; it must be one of {', '.join(LOG_Q_VARIANTS)}")
         if not 0 <= self.id_dropout < 1 or not 0 <= self.empty_share < 1:
             raise ConfigError("id_dropout and empty_share must be in [0, 1)")
+
+    def for_events(self, events: int) -> TrainConfig:
+        """Fills in what depends on the number of training events."""
+        chosen = self.batch or int(np.clip(2 ** round(math.log2(max(events, 1) / 64)), 64, 1024))
+        return replace(self, batch=max(2, min(chosen, events)))
 
 
 class Epoch(NamedTuple):
@@ -64,9 +76,10 @@ class Epoch(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Holds the towers of the best epoch and the way there."""
+    """Holds the towers of the best epoch and the way there; `config` is the effective one."""
 
     model: TwoTower
+    config: TrainConfig
     spec: bundle_pb2.FeatureSpec
     content_NT: Int64s
     epochs: list[Epoch]
@@ -88,29 +101,29 @@ def train(data: Dataset, split: Split, tower: TowerConfig, config: TrainConfig, 
 
     Raises DataError where there is nothing to train on, or the loss stops being a number.
     """
+    examples = _examples(split.train)
+    config = config.for_events(len(examples))
     _seed_everything(config)
     rng = np.random.default_rng(config.seed)
     spec = spec_of(tower)
-    examples = _examples(split.train)
-    batch = min(config.batch, len(examples))
     counts_N = np.bincount(split.train.items, minlength=len(data.movies))
 
     content_NT = content_ids(data.movies, spec)
     bags = ContentBags(torch.from_numpy(content_NT))
     model = TwoTower(tower, torch.from_numpy(counts_N > 0))
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    log_q_N = log_q(torch.from_numpy(counts_N), batch, config.logq)
+    log_q_N = log_q(torch.from_numpy(counts_N), config.batch, config.logq)
     positives = Positives(split.train, len(data.movies))
     best_state, best, epochs = copy.deepcopy(model.state_dict()), 0, list[Epoch]()
 
     with Progress(console=console, transient=True) as progress:
-        steps = len(examples) // batch
+        steps = len(examples) // config.batch
         for number in range(config.epochs):
             started, total = time.perf_counter(), 0.0
             bar = progress.add_task(f"epoch {number + 1} of at most {config.epochs}", total=steps)
             order = rng.permutation(examples)
             for step in range(steps):
-                ends = order[step * batch : (step + 1) * batch]
+                ends = order[step * config.batch : (step + 1) * config.batch]
                 items = split.train.items[ends]
                 inputs = _training_input(split.train, ends, items, spec, config, rng)
                 keep_N1 = torch.from_numpy(rng.random((len(data.movies), 1), np.float32) >= config.id_dropout)
@@ -145,7 +158,7 @@ def train(data: Dataset, split: Split, tower: TowerConfig, config: TrainConfig, 
                 break
 
     model.load_state_dict(best_state)
-    return Trained(model.eval(), spec, content_NT, epochs, best)
+    return Trained(model.eval(), config, spec, content_NT, epochs, best)
 
 
 @torch.no_grad()

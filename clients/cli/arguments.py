@@ -19,7 +19,7 @@ def parser(environment: Mapping[str, str]) -> Parser:
     top = Parser(
         prog="python -m clients.cli",
         description="Recommends movies, and finds and shows them.",
-        epilog=f"{_MOVIE_HELP[0].upper()}{_MOVIE_HELP[1:]}. A film whose title is a number takes its year: '1917 (2019)'.",
+        epilog=f"MOVIE is {_MOVIE_HELP}. A title that is a number needs its year: '1917 (2019)'.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     shared = [_connection(environment)]

@@ -230,6 +230,8 @@ def _run(work: Awaitable[None]) -> int:
         return _refuse(error, EXIT_BUNDLE)
     except AddressUnavailable as error:
         return _refuse(error, EXIT_ADDRESS)
+    except ConfigError as error:
+        return _refuse(error, EXIT_CONFIG)
     except asyncio.CancelledError:
         # A signal came while the service was loading.
         return 0

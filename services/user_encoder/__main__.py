@@ -8,15 +8,15 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 from marquee.bundle.registry import Registry
 from marquee.errors import ConfigError, MarqueeError
-from marquee.v1 import live_features_pb2, live_features_pb2_grpc, user_encoder_pb2, user_encoder_pb2_grpc
 from services.common.server import EXIT_CONFIG, Life, run_service
 from services.common.spaces import Spaces
 from services.user_encoder.event_import import Imported, describe, import_events
-from services.user_encoder.servicer import LiveFeaturesServicer, UserEncoderServicer, clock_ms, load_tower
+from services.user_encoder.servicer import SERVICES, add_servicers, clock_ms, load_encoder
 from services.user_encoder.settings import DEFAULT_STORE, UserEncoderSettings
 from services.user_encoder.stores.sqlite import SqliteStore
 
@@ -24,10 +24,6 @@ PROGRAM = "python -m services.user_encoder"
 SUMMARY = (
     "Turns people's events into query vectors, and keeps the events.\n"
     "Another command: import-events fills the store from a ratings.csv (import-events --help)."
-)
-SERVICES = (
-    user_encoder_pb2.DESCRIPTOR.services_by_name["UserEncoderService"].full_name,
-    live_features_pb2.DESCRIPTOR.services_by_name["LiveFeaturesService"].full_name,
 )
 
 
@@ -42,10 +38,9 @@ async def serve(settings: UserEncoderSettings) -> None:
     """Serves until a signal comes."""
     # The store is the outer one: it closes after the last call has been answered.
     async with aclosing(SqliteStore(settings.store)) as store, Life(settings, SERVICES) as life:
-        spaces = Spaces(Registry(settings.registry), lambda bundle: load_tower(bundle, settings.threads), settings)
+        spaces = Spaces(Registry(settings.registry), partial(load_encoder, threads=settings.threads), settings)
         await spaces.start()
-        user_encoder_pb2_grpc.add_UserEncoderServiceServicer_to_server(UserEncoderServicer(spaces, store), life.server)
-        live_features_pb2_grpc.add_LiveFeaturesServiceServicer_to_server(LiveFeaturesServicer(store), life.server)
+        add_servicers(spaces, store, life.server)
         await life.run(spaces.watch())
 
 

@@ -39,7 +39,7 @@ class BadRows(NamedTuple):
 
 
 class Imported(NamedTuple):
-    """Holds what an import did; `changed` counts writes of people whose history was not the same before."""
+    """Holds what an import did; `changed` counts people whose history was another before."""
 
     rows: int
     events: int
@@ -60,15 +60,17 @@ async def import_events(
     started = time.monotonic()
     reader = _Reader(data / RATINGS, now_ms)
     users: set[str] = set()
-    events = changed = 0
+    changed: set[str] = set()
+    events = 0
     for writes in reader.chunks():
-        changed += sum(await store.write(writes))
+        changes = await store.write(writes)
+        changed.update(write.user_id for write, is_change in zip(writes, changes, strict=True) if is_change)
         users.update(write.user_id for write in writes)
         events += sum(write.events.size for write in writes)
         progress(reader.rows, time.monotonic() - started)
     if reader.rows and not events:
         raise DataError(f"{data / RATINGS}: none of its {reader.rows:,} rows is an event ({describe(reader.bad())})")
-    return Imported(reader.rows, events, len(users), changed, reader.bad(), time.monotonic() - started)
+    return Imported(reader.rows, events, len(users), len(changed), reader.bad(), time.monotonic() - started)
 
 
 def describe(bad: Iterable[BadRows]) -> str:
@@ -81,7 +83,7 @@ class _Reader:
         self._path = path
         self._latest_ms = now_ms + MAX_FUTURE_MS
         self._bad: dict[str, tuple[int, int]] = {}
-        self._good_users: set[str] = set()
+        self._users: set[str] = set()
         self.rows = 0
 
     def bad(self) -> tuple[BadRows, ...]:
@@ -146,14 +148,14 @@ class _Reader:
         self._bad[column] = count + 1, first
 
     def _is_user(self, user_id: str) -> bool:
-        if user_id in self._good_users:
+        if user_id in self._users:
             return True
         try:
             check_user_id(user_id, "userId")
             user_id.encode()
         except (InvalidRequest, UnicodeEncodeError):
             return False
-        self._good_users.add(user_id)
+        self._users.add(user_id)
         return True
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc.aio
 import numpy as np
 from google.rpc import status_pb2
 
 from marquee.bundle.format import Bundle
-from marquee.bundle.v1 import bundle_pb2
 from marquee.engine.encoder import Encoder
 from marquee.errors import InvalidRequest, MarqueeError, to_status
 from marquee.features import Events, Floats
@@ -30,18 +29,21 @@ MAX_BATCH = 1024
 MAX_RECORDED = 1000
 
 
-class Tower(NamedTuple):
-    """Holds what the encoder makes of a bundle: the tower, probed, and what its report says."""
-
-    encoder: Encoder
-    metrics: list[bundle_pb2.Metric]
+SERVICES = ("marquee.v1.UserEncoderService", "marquee.v1.LiveFeaturesService")
 
 
-def load_tower(bundle: Bundle, threads: int) -> Tower:
+def add_servicers(spaces: Spaces[Encoder], store: FeatureStore, server: grpc.aio.Server) -> None:
+    """Adds the services of SERVICES to a server."""
+    encoder, features = UserEncoderServicer(spaces, store), LiveFeaturesServicer(store)
+    user_encoder_pb2_grpc.add_UserEncoderServiceServicer_to_server(encoder, server)
+    live_features_pb2_grpc.add_LiveFeaturesServiceServicer_to_server(features, server)
+
+
+def load_encoder(bundle: Bundle, *, threads: int) -> Encoder:
     """Loads a bundle's user tower and replays its probes, which also warms it."""
     encoder = Encoder(bundle, threads=threads)
     encoder.probe(bundle)
-    return Tower(encoder, list(bundle.report().metrics))
+    return encoder
 
 
 def clock_ms() -> int:
@@ -52,7 +54,7 @@ def clock_ms() -> int:
 class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
     """Answers marquee.v1.UserEncoderService."""
 
-    def __init__(self, spaces: Spaces[Tower], store: FeatureStore) -> None:
+    def __init__(self, spaces: Spaces[Encoder], store: FeatureStore) -> None:
         self._spaces = spaces
         self._store = store
 
@@ -65,7 +67,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         moment = Moment(read_as_of(request.as_of_ms, now_ms), request.allow_cold_start)
         person = _read_person(request, now_ms, "")
         loaded = self._spaces.get(request.space)
-        vector, prepared = await encode_one(loaded.model.encoder, self._store, person, moment)
+        vector, prepared = await encode_one(loaded.model, self._store, person, moment)
         encoded = prepared.encoded
         return user_encoder_pb2.EncodeResponse(
             vector=_pack(vector),
@@ -90,7 +92,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         _check_count(len(request.items), MAX_BATCH, "items")
         moment = Moment(read_as_of(request.as_of_ms, now_ms), request.allow_cold_start)
         loaded = self._spaces.get(request.space)
-        batch = await encode_batch(loaded.model.encoder, self._store, _read_people(request, now_ms), moment)
+        batch = await encode_batch(loaded.model, self._store, _read_people(request, now_ms), moment)
         return user_encoder_pb2.BatchEncodeResponse(
             vectors=_pack(batch.vectors_BD),
             results=_results(batch),
@@ -104,9 +106,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         self, request: user_encoder_pb2.GetModelRequest, context: Context
     ) -> user_encoder_pb2.GetModelResponse:
         """Says what this replica has loaded."""
-        generation, reload_error = self._spaces.state()
-        bundles = [_describe(loaded) for loaded in self._spaces.loaded()]
-        state = types_pb2.ReplicaState(bundles=bundles, generation=generation, reload_error=reload_error)
+        state = self._spaces.replica_state(_describe)
         return user_encoder_pb2.GetModelResponse(state=state, request_id=request_id_of(""))
 
 
@@ -183,20 +183,8 @@ def _results(batch: Batch) -> Iterator[user_encoder_pb2.BatchEncodeResult]:
             yield user_encoder_pb2.BatchEncodeResult(status=to_status(one))
 
 
-def _describe(loaded: Loaded[Tower]) -> types_pb2.LoadedBundle:
-    manifest = loaded.bundle.manifest
-    return types_pb2.LoadedBundle(
-        space=manifest.space,
-        bundle_id=loaded.bundle.id,
-        revision=manifest.revision,
-        role=loaded.role,
-        dimension=manifest.features.dimension,
-        movies=manifest.movies,
-        loaded_at_ms=loaded.loaded_at_ms,
-        tower=manifest.tower.kind,
-        feature_spec=manifest.features,
-        metrics=loaded.model.metrics,
-    )
+def _describe(loaded: Loaded[Encoder], message: types_pb2.LoadedBundle) -> None:
+    message.feature_spec.CopyFrom(loaded.bundle.manifest.features)
 
 
 def _columns(events: Events) -> types_pb2.EventColumns:

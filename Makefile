@@ -1,0 +1,61 @@
+# Marquee's commands; `make help` lists them. Each does its own set-up.
+#   DATA=<folder>       data to train on (default: see `make help`)
+#   PYTHON=<python>     the Python, 3.11 or newer, that the virtual environment is made from
+#   TORCH_INDEX=<url>   package index to take PyTorch's CPU build from
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format protos bench lock clean
+
+help: ## List the commands.
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo "  DATA=<folder> trains on your data; without it: data/ml-latest-small, a download, or the embedded sample."
+
+setup: $(STAMP) ## Make the virtual environment with everything pinned.
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Marquee needs Python 3.11 or newer; name one with PYTHON=python3.11" >&2; exit 1; }
+	@echo "Setting up $(VENV): about 450 MB to download with PyTorch's CPU build, 2.0 GB on disk."
+	@echo "(If pip starts on gigabytes of CUDA packages, stop it and set TORCH_INDEX to PyTorch's CPU index.)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(TORCH)
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## Train, publish, serve and recommend, then stop everything.
+	@$(BIN)/python -m clients.demo $(if $(DATA),--data "$(DATA)")
+
+test: $(STAMP) ## Run the tests.
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP) ## Check style, types and protos.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python protos/check.py
+
+format: $(STAMP) ## Format the code.
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format .
+
+protos: ## Generate the stubs, with the oldest supported generator.
+	@test -d .venv-protos || $(PYTHON) -m venv .venv-protos
+	@.venv-protos/bin/python -m pip install --disable-pip-version-check --quiet -r protos/requirements.txt
+	@.venv-protos/bin/python protos/generate.py
+
+bench: $(STAMP) ## Measure training, start-up and latency.
+	@$(BIN)/python -m benchmarks $(if $(DATA),--data "$(DATA)")
+
+lock: $(STAMP) ## Write the installed versions into constraints.txt.
+	@{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean: ## Remove what was made: environment, caches, bundles, the demo's store.
+	rm -rf $(VENV) .venv-protos .marquee .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

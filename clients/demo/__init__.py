@@ -1,0 +1,1 @@
+"""The whole loop on one machine: train, publish, serve, recommend, watch the list move, stop everything."""

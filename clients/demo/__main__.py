@@ -1,0 +1,95 @@
+"""Runs the demo: `python -m clients.demo [--data DIR]`; `make demo` sets everything up first."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from clients.demo.processes import Services, run_step
+from clients.demo.story import tell
+from marquee.client import Recommender
+from marquee.errors import MarqueeError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m clients.demo", description=__doc__)
+    parser.add_argument(
+        "--data", default="", help='folder in MovieLens format, or "sample" (default: the best there is)'
+    )
+    parser.add_argument("--work", type=Path, default=Path(".marquee"), help="folder for what is made (%(default)s)")
+    parser.add_argument("--tower", default="pooled", help="user tower (%(default)s)")
+    options = parser.parse_args(arguments)
+    console = Console()
+    started = time.monotonic()
+    try:
+        _run(options, console)
+    except MarqueeError as error:
+        print(f"demo: {error.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("demo: interrupted; everything it started has stopped", file=sys.stderr)
+        return 130
+    console.print(
+        f"\nThat took {time.monotonic() - started:.0f} s; everything it started has stopped.", highlight=False
+    )
+    _what_next(options, console)
+    return 0
+
+
+def _run(options: argparse.Namespace, console: Console) -> None:
+    work: Path = options.work
+    work.mkdir(parents=True, exist_ok=True)
+    registry, store = work / "registry", work / "features.sqlite"
+    console.rule("[bold]Data")
+    data = Path(run_step("training.obtain", *(["--data", options.data] if options.data else [])))
+    console.rule("[bold]Training")
+    run_step("training", "--data", data, "--tower", options.tower, "--out", work / "bundle")
+    console.rule("[bold]Publishing, and filling the feature store")
+    _note(console, run_step("marquee.bundle", "publish", work / "bundle", "--registry", registry))
+    _note(console, run_step("marquee.bundle", "activate", "--registry", registry, "--force", _space(work / "bundle")))
+    _note(console, run_step("services.user_encoder", "import-events", "--data", data, "--store", store))
+    with Services(work) as services:
+        services.start("user_encoder", "--registry", registry, "--store", store)
+        services.start("retriever", "--registry", registry)
+        encoder, retriever = services.addresses()
+        _note(console, f"user_encoder on {encoder}, retriever on {retriever}")
+        with Recommender(encoder, retriever, deadline_s=5.0) as marquee:
+            tell(marquee, _a_known_user(data), console)
+
+
+def _note(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _space(bundle: Path) -> str:
+    from marquee.bundle.format import open_bundle
+
+    return open_bundle(bundle).space
+
+
+def _a_known_user(data: Path) -> str:
+    with (data / "ratings.csv").open(encoding="utf-8") as ratings:
+        next(ratings)
+        return next(ratings).split(",")[0]
+
+
+def _what_next(options: argparse.Namespace, console: Console) -> None:
+    work: Path = options.work
+    python = Path(sys.executable).parent.name and sys.executable
+    console.rule("[bold]Try next")
+    for line in (
+        f"{python} -m services.user_encoder --registry {work}/registry --store {work}/features.sqlite & "
+        f"{python} -m services.retriever --registry {work}/registry &",
+        f'{python} -m clients.cli recommend --like "The Matrix" --like "Alien" --genre Comedy',
+        f"{python} -m training.refresh --registry {work}/registry --movies new.csv    # new films, no retraining",
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Settings: flags over the environment over defaults, and every mistake in one message."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from marquee.errors import ConfigError
+from services.common.settings import CommonSettings, effective, help_text, load_settings, setting
+from services.retriever.settings import RetrieverSettings
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sample(CommonSettings):
+    password: str = setting("", "password of the store", secret=True)
+    low: int = setting(1, "lower end, movies")
+    high: int = setting(2, "upper end, movies")
+
+    def problems(self) -> list[str]:
+        return ["--low must not be above --high"] if self.low > self.high else []
+
+
+def test_the_defaults_are_these() -> None:
+    assert dataclasses.asdict(load_settings(RetrieverSettings, [], {})) == {
+        "listen": "127.0.0.1:50052",
+        "registry": Path(".marquee/registry"),
+        "poll_s": 0.5,
+        "reload_delay_s": 0.0,
+        "retire_quiet_s": 30.0,
+        "drain_s": 0.5,
+        "grace_s": 10.0,
+        "log_level": "info",
+        "log_format": "json",
+        "reflection": False,
+        "threads": 1,
+        "port_file": None,
+    }
+    assert CommonSettings().listen == "127.0.0.1:50051"
+
+
+def test_flags_win_over_the_environment_over_defaults() -> None:
+    environ = {"MARQUEE_POLL_S": "3", "MARQUEE_THREADS": "4", "MARQUEE_PORT_FILE": "", "POLL_S": "9"}
+    settings = load_settings(CommonSettings, ["--poll-s", "2"], environ)
+    assert (settings.poll_s, settings.threads, settings.grace_s, settings.port_file) == (2.0, 4, 10.0, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--reflection"], True),
+        (["--reflection", "false"], False),
+        (["--reflection=ON"], True),
+        (["--reflection", "--threads=2"], True),
+        ([], False),
+    ],
+)
+def test_a_switch_needs_no_value(arguments: list[str], expected: bool) -> None:
+    assert load_settings(CommonSettings, arguments, {}).reflection is expected
+
+
+def test_everything_wrong_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as failure:
+        load_settings(
+            CommonSettings,
+            ["--treads", "3", "--poll-s=soon", "--listen", "nowhere", "--log-level=loud", "--registry="],
+            {"MARQUEE_GRACE_S": "-1", "MARQUEE_THREADS": "1.5", "MARQUEE_DRAIN_S": "nan"},
+        )
+    for problem in (
+        "--treads is not a setting; did you mean --threads?",
+        "--poll-s: 'soon' must be a number",
+        "--listen: 'nowhere' must be host:port",
+        "--log-level: 'loud' must be one of debug, info, warning, error",
+        "--registry: '' must be a path",
+        "MARQUEE_GRACE_S: '-1' must be at least 0",
+        "MARQUEE_THREADS: '1.5' must be a whole number",
+        "MARQUEE_DRAIN_S: 'nan' must be a finite number",
+    ):
+        assert problem in failure.value.message
+    assert failure.value.message.count(";") == 8
+    assert "\n" not in failure.value.message
+
+
+@pytest.mark.parametrize("arguments", [["--poll-s"], ["--poll-s", "--reflection"]])
+def test_a_flag_without_its_value_is_told(arguments: list[str]) -> None:
+    with pytest.raises(ConfigError, match="--poll-s needs a value"):
+        load_settings(CommonSettings, arguments, {})
+
+
+@pytest.mark.parametrize("address", ["[::]:50051", "0.0.0.0:0", "localhost:65535"])
+def test_addresses(address: str) -> None:
+    assert load_settings(CommonSettings, ["--listen", address], {}).listen == address
+
+
+@pytest.mark.parametrize("address", [":::50051", "::1:50051", "localhost", "localhost:65536", ":1", "a:b", "[::1]:-1"])
+def test_wrong_addresses(address: str) -> None:
+    with pytest.raises(ConfigError, match="--listen"):
+        load_settings(CommonSettings, ["--listen", address], {})
+
+
+def test_settings_that_do_not_go_together_are_told() -> None:
+    with pytest.raises(ConfigError, match="--low must not be above --high"):
+        load_settings(Sample, ["--low=3"], {})
+    assert load_settings(Sample, ["--low=3", "--high=3"], {}).low == 3
+
+
+def test_help_lists_every_setting_with_flag_variable_default_and_unit() -> None:
+    text = help_text(CommonSettings, "python -m services.x", "Does x.")
+    for field in dataclasses.fields(CommonSettings):
+        assert f"  --{field.name.replace('_', '-')}  MARQUEE_{field.name.upper()}\n" in text
+        assert text.count("(default: ") == len(dataclasses.fields(CommonSettings))
+    assert "Does x." in text
+    assert "one of debug, info, warning, error (default: info)" in text
+
+
+def test_a_secret_is_never_shown() -> None:
+    settings = load_settings(Sample, [], {"MARQUEE_PASSWORD": "hunter2"})
+    assert settings.password == "hunter2"
+    assert effective(settings)["password"] == "***"
+    assert effective(Sample())["password"] == ""
