@@ -94,8 +94,13 @@ class Process(NamedTuple):
 
 def run_retriever(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a retriever that is expected to end by itself."""
+    return run_service_process("retriever", *arguments)
+
+
+def run_service_process(service: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a service that is expected to end by itself."""
     return subprocess.run(
-        _command("retriever", arguments),
+        _command(service, arguments),
         cwd=ROOT,
         env=_environment(),
         capture_output=True,

@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from marquee.errors import ConfigError
 from marquee.features import AGE_EDGES_S, DISLIKED, GAP_EDGES_S, KINDS, LIKED, NOT_INTERESTED
 
-# Events after which a dislike pulls half as strongly.
-DISLIKE_HALF_LIFE = 50.0
+# Events after which a stated like, and a stated dislike, pull half as strongly: the newest like leads, dislikes last.
+SAID_HALF_LIVES = (1.0, 50.0)
 
 
 @dataclass(frozen=True, slots=True)
 class TowerConfig:
     """Shapes the towers.
 
-    `dimension` is the length of rows and vectors; `half_lives` are where the pooling heads start, in events;
-    `dislike_pull` is how far, in lengths of the query, a fresh dislike moves it away.
+    `dimension` is the length of rows and vectors; `half_lives` are where the pooling heads start, in events.
+    `like_pull` and `dislike_pull` say how far, in lengths of the query, what a person has just said moves it.
     """
 
     kind: str = "pooled"
@@ -37,7 +37,7 @@ class TowerConfig:
     hidden: int = 128
     max_history: int = 100
     half_lives: tuple[float, ...] = (2.0, 8.0, 50.0)
-    like_pull: float = 0.3
+    like_pull: float = 0.7
     dislike_pull: float = 0.5
     content_buckets: int = 16384
     max_content_tokens: int = 24
@@ -87,11 +87,12 @@ class ContentBags:
 class PooledUserTower(nn.Module):
     """Pools a history with learned recency and rating weights, then refines the pool by an MLP.
 
-    Each head starts with its own half-life in events. Explicit dislikes are pooled apart and subtracted: the query
-    moves away from them whatever the data taught about low ratings.
+    Each head starts with its own half-life in events. What people say (likes and dislikes, not ratings) pulls the query
+    besides, towards and away: rating data holds no such events to learn from, and whoever says so expects to see it.
+    Training goes without the pull, or it would learn to undo it.
     """
 
-    fading_L: Tensor
+    fading_L2: Tensor
     pull_2: Tensor
 
     def __init__(self, config: TowerConfig) -> None:
@@ -109,7 +110,7 @@ class PooledUserTower(nn.Module):
             nn.Linear(heads * dimension + 1, config.hidden), nn.GELU(), nn.Linear(config.hidden, dimension)
         )
         self.register_buffer("pull_2", torch.tensor([config.like_pull, -config.dislike_pull]), persistent=False)
-        self.register_buffer("fading_L", 0.5 ** (ranks / DISLIKE_HALF_LIFE), persistent=False)
+        self.register_buffer("fading_L2", 0.5 ** (ranks[:, None] / torch.tensor(SAID_HALF_LIVES)), persistent=False)
         nn.init.zeros_(self.rating_gain.weight)
         nn.init.ones_(self.rating_gain.bias)
         with torch.no_grad():
@@ -126,13 +127,15 @@ class PooledUserTower(nn.Module):
         weights_BLH = torch.softmax(logits_BLH.masked_fill(~real_BL[..., None], -1e4), dim=1) * real_BL[..., None]
         gains_BLH = self.rating_gain(ratings_BL[..., None]) + self.kind_gain(kinds_BL)
         liked_BLH = weights_BLH * gains_BLH * ~disliked_BL[..., None]
-        said_BL2 = self.fading_L[:length, None] * torch.stack([kinds_BL == LIKED, disliked_BL], dim=2)
+        said_BL2 = self.fading_L2[:length] * torch.stack([kinds_BL == LIKED, disliked_BL], dim=2)
         # One product for all heads and what was said: each further use of rows_BLD would add a gradient of its size.
         pooled_BHD = torch.cat([liked_BLH, said_BL2], dim=2).transpose(1, 2) @ rows_BLD
         pools_BHD, said_B2D = pooled_BHD[:, :-2], pooled_BHD[:, -2:]
         pools_BM = pools_BHD.flatten(1)
         count_B1 = torch.log1p(real_BL.sum(dim=1, keepdim=True).to(pools_BM.dtype))
         user_BD = F.normalize(self.mix(pools_BM) + self.refine(torch.cat([pools_BM, count_B1], dim=1)), dim=-1)
+        if self.training:
+            return user_BD
         pull_B2 = self.pull_2 * said_BL2.sum(dim=1).clamp(max=1.0)
         return F.normalize(user_BD + (pull_B2[:, None] @ F.normalize(said_B2D, dim=-1))[:, 0], dim=-1)
 

@@ -68,9 +68,15 @@ def _ranking() -> Parser:
 def _add_recommend(command: Parser) -> None:
     command.add_argument("user", nargs="?", default="", metavar="USER", help="the person's id")
     command.add_argument(
-        "--like", action="append", default=[], metavar="MOVIE", help=f"something they like: {_MOVIE_HELP}"
+        "--like",
+        action="append",
+        default=[],
+        metavar="MOVIE",
+        help="a movie that they like: its id, external id or title",
     )
-    command.add_argument("--dislike", action="append", default=[], metavar="MOVIE", help="something they do not like")
+    command.add_argument(
+        "--dislike", action="append", default=[], metavar="MOVIE", help="a movie that they do not like"
+    )
     command.add_argument("--include-seen", action="store_true", help="recommend what they have seen, too")
 
 

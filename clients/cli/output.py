@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
+import io
 import json
 from collections.abc import Iterable, Sequence
 from typing import TextIO
@@ -87,10 +88,17 @@ def _table(*columns: str) -> Table:
 
 
 def _render(renderable: RenderableType, stream: TextIO) -> str:
-    # Titles are text: no markup, or "[REC]" would vanish.
-    console = Console(file=stream, markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(file=stream, markup=False, emoji=False, highlight=False, width=_UNBOUNDED)
+    goal = Console(file=stream)
+    # Rendered to memory: rich would write to a stream that is full or closed, out of reach of who handles that.
+    console = Console(
+        file=io.StringIO(),
+        force_terminal=goal.is_terminal,
+        width=goal.width if goal.is_terminal else _UNBOUNDED,
+        # Titles are text: as markup, "[REC]" would vanish.
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
     with console.capture() as capture:
         console.print(renderable)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())

@@ -35,6 +35,14 @@ def translate(error: grpc.RpcError, peer: Peer) -> errors.MarqueeError:
         return errors.from_rpc(error.code(), text, None)
 
 
+def too_late(peer: Peer) -> errors.DeadlineExceeded:
+    """Says that the time was up before this peer had answered."""
+    return errors.DeadlineExceeded(
+        f"{peer.service} at {peer.address} did not answer in time; the whole request may take {peer.deadline_s:g} s: "
+        "give a longer deadline, or look at what the service is busy with"
+    )
+
+
 def _explain(code: grpc.StatusCode, text: str, peer: Peer) -> str:
     match code:
         case grpc.StatusCode.UNAVAILABLE:
@@ -45,10 +53,7 @@ def _explain(code: grpc.StatusCode, text: str, peer: Peer) -> str:
                 f"Start it with python -m services.{peer.service}"
             )
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return (
-                f"{peer.service} at {peer.address} did not answer in time; the whole request may take "
-                f"{peer.deadline_s:g} s: give a longer deadline, or look at what the service is busy with"
-            )
+            return too_late(peer).message
         case grpc.StatusCode.UNIMPLEMENTED:
             return f"what answers at {peer.address} is no {peer.service}, or an older one ({text}); check the address"
         case _:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import itertools
 from collections.abc import Callable, Coroutine, Iterator
@@ -15,9 +16,9 @@ import grpc.aio
 
 from marquee.client import flows
 from marquee.client.channels import Link, Settings, open_link, settings
-from marquee.client.failures import Peer, translate
+from marquee.client.failures import Peer, too_late, translate
 from marquee.client.rpcs import Call, Flow
-from marquee.errors import MarqueeError
+from marquee.errors import MarqueeError, from_rpc
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,6 +72,14 @@ class _Client:
             raise RuntimeError(f"this {type(self).__name__} is closed; make a new one")
         return monotonic() + self._settings.deadline_s
 
+    def _left(self, call: Call, until: float) -> float:
+        """Says how many seconds are left for a call; raises DeadlineExceeded where none are."""
+        left = until - monotonic()
+        # gRPC rounds a deadline up: a call with no time left may still be made, and answered.
+        if left <= 0:
+            raise too_late(self._peer(call))
+        return left
+
     def _peer(self, call: Call) -> Peer:
         service = call.rpc.service
         return Peer(service, self._settings.addresses[service], self._settings.deadline_s)
@@ -107,7 +116,7 @@ class Recommender(_Client):
             channel.close()
 
     def _run(self, flow: Flow[R]) -> R:
-        until = self._begin()
+        until, link = self._begin(), next(self._turns)
         step: Callable[[], Call] = partial(flow.send, None)
         while True:
             try:
@@ -116,14 +125,13 @@ class Recommender(_Client):
                 result: R = end.value
                 return result
             try:
-                step = partial(flow.send, self._answer(call, until))
+                step = partial(flow.send, self._answer(link, call, until))
             except MarqueeError as error:
                 step = partial(flow.throw, error)
 
-    def _answer(self, call: Call, until: float) -> Any:
-        method = next(self._turns).methods[call.rpc]
+    def _answer(self, link: Link[grpc.Channel], call: Call, until: float) -> Any:
         try:
-            return method(call.request, timeout=max(0.0, until - monotonic()))
+            return link.methods[call.rpc](call.request, timeout=self._left(call, until))
         except grpc.RpcError as error:
             raise translate(error, self._peer(call)) from error
 
@@ -174,6 +182,7 @@ class AsyncRecommender(_Client):
         until = self._begin()
         if not self._links:
             self._open()
+        link = next(self._turns)
         step: Callable[[], Call] = partial(flow.send, None)
         while True:
             try:
@@ -182,16 +191,21 @@ class AsyncRecommender(_Client):
                 result: R = end.value
                 return result
             try:
-                step = partial(flow.send, await self._answer(call, until))
+                step = partial(flow.send, await self._answer(link, call, until))
             except MarqueeError as error:
                 step = partial(flow.throw, error)
 
-    async def _answer(self, call: Call, until: float) -> Any:
-        method = next(self._turns).methods[call.rpc]
+    async def _answer(self, link: Link[grpc.aio.Channel], call: Call, until: float) -> Any:
         try:
-            return await method(call.request, timeout=max(0.0, until - monotonic()))
+            return await link.methods[call.rpc](call.request, timeout=self._left(call, until))
         except grpc.RpcError as error:
             raise translate(error, self._peer(call)) from error
+        except asyncio.CancelledError as error:
+            # A grpc.aio channel that closes cancels whoever waits for a call, though nobody cancelled their task.
+            task = asyncio.current_task()
+            if not self._closed or task is None or task.cancelling():
+                raise
+            raise from_rpc(grpc.StatusCode.CANCELLED, "Channel closed!", None) from error
 
     recommend = _awaitable(flows.recommend)
     similar = _awaitable(flows.similar)

@@ -129,6 +129,7 @@ class Life:
             for task in done:
                 task.result()
             await self._announce()
+            await self._end_calls()
         finally:
             await _cancel([waiter, *tasks])
 
@@ -146,12 +147,15 @@ class Life:
         self.health.set_serving(False)
         await asyncio.sleep(self._settings.drain_s)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def _end_calls(self) -> None:
         self.health.set_serving(False)
         self.health.close()
         await self.server.stop(self._settings.grace_s if self._serving else None)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._end_calls()
         if self._settings.port_file:
             self._settings.port_file.unlink(missing_ok=True)
         for number in _SIGNALS:

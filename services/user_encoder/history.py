@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from marquee.errors import InvalidRequest
+from marquee.errors import InvalidRequest, UserUnknown
 from marquee.features import Events, Int64s, current, tie_hash, user_hash
 
 DEFAULT_PAGE, MAX_PAGE = 100, 1000
@@ -41,9 +41,14 @@ _MARK_VERSION = 1
 
 
 def page_of(history: Events, user_id: str, page_size: int, token: str) -> Page:
-    """Cuts one page out of a stored history; raises InvalidRequest for a token that this person's pages never gave."""
+    """Cuts one page out of a stored history.
+
+    Raises InvalidRequest for a token that this person's pages never gave, and UserUnknown where no event holds.
+    """
     size = _check_size(page_size)
     merged = current(history)
+    if merged.size == 0:
+        raise UserUnknown(f"user {user_id!r} has no stored events; record some first")
     user = user_hash(user_id)
     end = _position(merged, _read_token(token, user)) if token else merged.size
     start = max(0, end - size)

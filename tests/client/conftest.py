@@ -91,16 +91,6 @@ def cli(
     return run
 
 
-@contextmanager
-def refusing() -> Iterator[str]:
-    """Yields an address where nobody listens and nobody else can begin to."""
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{taken.getsockname()[1]}"
-
-
 @pytest.fixture
 def nobody() -> Iterator[str]:
     with refusing() as address:

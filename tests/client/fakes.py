@@ -1,5 +1,8 @@
 """Real servers on real sockets with canned answers, and one face for the blocking and the asyncio client."""
 
+# The servicers' methods are named as the rpcs are.
+# ruff: noqa: N802
+
 from __future__ import annotations
 
 import asyncio
@@ -221,6 +224,17 @@ class Services(NamedTuple):
     fake: Fake
     encoder: str
     retriever: str
+
+
+def hanging() -> tuple[Act, asyncio.Event]:
+    """Makes an act that never ends, and the event that says it has begun."""
+    started = asyncio.Event()
+
+    async def hang(request: Any, context: Any) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    return hang, started
 
 
 class Ask(Protocol):

@@ -122,7 +122,7 @@ def test_enums_name_what_the_contract_names(ours: type, wire: type, prefix: str)
 
 
 def test_the_retry_policy_covers_every_service() -> None:
-    policy = json.loads(dict(OPTIONS)["grpc.service_config"])
+    policy = json.loads(str(dict(OPTIONS)["grpc.service_config"]))
     files = (catalog_pb2, live_features_pb2, retriever_pb2, user_encoder_pb2)
     services = {one.full_name for file in files for one in file.DESCRIPTOR.services_by_name.values()}
     assert {name["service"] for method in policy["methodConfig"] for name in method["name"]} == services
@@ -146,7 +146,7 @@ def test_the_sdk_imports_nothing_beyond_its_dependencies() -> None:
     ["", " ", "localhost", "localhost:", ":1", "a:0", "a:65536", "http://a:1", "::1:5", "a:1 ", "a:1,b:2", "unix:"],
 )
 def test_an_address_that_is_none_is_refused_at_once(cls: type[Recommender], address: str) -> None:
-    with pytest.raises(ConfigError, match="encoder is .* no address; give host:port") as caught:
+    with pytest.raises(ConfigError, match=r"encoder is .* no address; give host:port") as caught:
         cls(address, RETRIEVER)
     assert caught.value.field == "encoder"
     with pytest.raises(ConfigError, match="retriever is"):

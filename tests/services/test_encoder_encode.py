@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -208,9 +210,9 @@ async def test_request_ids_are_echoed_or_made(rig: EncoderRig) -> None:
     assert (await rig.users.Encode(request)).request_id == "é" * 64
 
 
-async def test_a_store_that_cannot_be_read_is_unavailable(rig: EncoderRig) -> None:
-    await rig.store.write([])
-    rig.store._reader.close()
+async def test_a_store_that_cannot_be_read_is_unavailable(rig: EncoderRig, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "features.sqlite")) as sql:
+        sql.execute("DROP TABLE histories")
     error = await refused(rig.users.Encode(asking("ada")))
     assert isinstance(error, StoreUnavailable)
     assert (await rig.users.Encode(asking("", FIRST))).events_used == 1, "who needs no store is answered"

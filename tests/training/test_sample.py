@@ -97,9 +97,7 @@ def test_every_film_has_known_genres_in_order(movies: list[Row]) -> None:
         assert genres == sorted(set(genres)), row["title"]
 
 
-def test_every_film_has_a_language_and_directors_and_no_invented_metadata(
-    sample: Path, movies: list[Row]
-) -> None:
+def test_every_film_has_a_language_and_directors_and_no_invented_metadata(sample: Path, movies: list[Row]) -> None:
     metadata = read(sample / "metadata.csv")
     assert [row["movieId"] for row in metadata] == [row["movieId"] for row in movies]
     for row in metadata:

@@ -1,0 +1,183 @@
+"""import-events: what becomes of each row, and the command as a person runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from marquee.errors import DataError
+from marquee.features import MAX_EVENTS, RATED, RETRACTED
+from services.user_encoder.event_import import BadRows, Imported, import_events
+from services.user_encoder.stores.base import UserWrite, pack
+from services.user_encoder.stores.sqlite import SqliteStore
+from tests.encoder_rigs import Row, events
+from tests.rigs import ROOT
+
+HEADER = "userId,movieId,rating,timestamp\n"
+NOW_MS = 1_700_000_000_000
+NOW_S = NOW_MS // 1000
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    async with aclosing(SqliteStore(tmp_path / "features.sqlite")) as opened:
+        yield opened
+
+
+async def run(folder: Path, store: SqliteStore, text: str | bytes) -> Imported:
+    data = text if isinstance(text, bytes) else text.encode()
+    (folder / "ratings.csv").write_bytes(data)
+    return await import_events(folder, store, NOW_MS, lambda rows, seconds: None)
+
+
+async def test_each_row_becomes_a_rating(tmp_path: Path, store: SqliteStore) -> None:
+    done = await run(tmp_path, store, HEADER + "1,31,2.5,1260759144\n2,10,4,835355493\n1,1029,3.0,1260759179\n")
+    assert done[:5] == (3, 3, 2, 2, ())
+    one, two = await store.read_many(["1", "2"])
+    expected = events(Row(31, RATED, 2.5, 1_260_759_144_000), Row(1029, RATED, 3, 1_260_759_179_000))
+    assert pack(one) == pack(expected)
+    assert two.movie_ids.tolist() == [10]
+
+
+async def test_a_second_run_changes_nothing(tmp_path: Path, store: SqliteStore) -> None:
+    text = HEADER + "".join(f"{number % 7},{number},3.5,{number}\n" for number in range(1, 200))
+    first, second = await run(tmp_path, store, text), await run(tmp_path, store, text)
+    assert (first.events, first.users, first.changed) == (199, 7, 7)
+    assert (second.events, second.users, second.changed) == (199, 7, 0)
+
+
+async def test_live_events_stay_and_what_was_retracted_stays_so(tmp_path: Path, store: SqliteStore) -> None:
+    live = events(Row(1, RATED, 5, 2_000_000), Row(2, RETRACTED, 0, 3_000_000))
+    await store.write([UserWrite("1", live)])
+    await run(tmp_path, store, HEADER + "1,1,2,1000\n1,2,2,1000\n1,3,2,1000\n")
+    kept = events(Row(3, RATED, 2, 1_000_000), Row(1, RATED, 5, 2_000_000), Row(2, RETRACTED, 0, 3_000_000))
+    assert pack(await store.read("1")) == pack(kept)
+
+
+BAD = {
+    "9,1,4\n": "number of columns",
+    ",1,4,5\n": "userId",
+    "a\x01b,1,4,5\n": "userId",
+    f"{'a' * 257},1,4,5\n": "userId",
+    "9,0,4,5\n": "movieId",
+    "9,-1,4,5\n": "movieId",
+    "9,1_0,4,5\n": "movieId",
+    "9,x,4,5\n": "movieId",
+    "9,,4,5\n": "movieId",
+    f"9,{2**63},4,5\n": "movieId",
+    f"9,{'9' * 5000},4,5\n": "movieId",
+    "9,1,5.5,5\n": "rating",
+    "9,1,0,5\n": "rating",
+    "9,1,nan,5\n": "rating",
+    "9,1,good,5\n": "rating",
+    "9,1,4,0\n": "timestamp",
+    "9,1,4,-5\n": "timestamp",
+    "9,1,4,1.5\n": "timestamp",
+    f"9,1,4,{NOW_S + 301}\n": "timestamp",
+    f"9,1,4,{NOW_MS}\n": "timestamp",
+}
+
+
+@pytest.mark.parametrize(("row", "column"), BAD.items())
+async def test_a_bad_row_is_counted_and_skipped(tmp_path: Path, store: SqliteStore, row: str, column: str) -> None:
+    done = await run(tmp_path, store, f"{HEADER}1,1,4,5\n{row}{row}1,2,4,5\n")
+    assert done[:5] == (4, 2, 1, 1, (BadRows(column, 2, 3),))
+    assert (await store.read("1")).size == 2
+    assert (await store.read("9")).size == 0
+
+
+async def test_bytes_that_are_no_text_make_their_row_bad(tmp_path: Path, store: SqliteStore) -> None:
+    done = await run(tmp_path, store, HEADER.encode() + b"\xff\xfe,1,4,5\n1,1,4,5\n")
+    assert (done.events, done.bad) == (1, (BadRows("userId", 1, 2),))
+
+
+async def test_other_shapes_of_the_same_file_are_read(tmp_path: Path, store: SqliteStore) -> None:
+    text = '\ufefftimestamp,note,rating,"movieId",userId\r\n5,"two\r\nlines",4,1,日本\r\n\r\n7,,4.5,2,日本\r\nx,,1,1,1'
+    done = await run(tmp_path, store, text)
+    assert done[:5] == (3, 2, 1, 1, (BadRows("timestamp", 1, 6),))
+    assert (await store.read("日本")).times_ms.tolist() == [5000, 7000]
+
+
+async def test_the_newest_events_of_a_busy_person_stay(tmp_path: Path, store: SqliteStore) -> None:
+    rows = range(1, MAX_EVENTS + 6)
+    await run(tmp_path, store, HEADER + "".join(f"1,{row},4,{row}\n" for row in rows))
+    kept = await store.read("1")
+    assert kept.movie_ids.tolist() == list(rows)[5:]
+
+
+async def test_chunks_do_not_show(tmp_path: Path, store: SqliteStore) -> None:
+    # More rows than one transaction takes, and people who come back in every part of the file.
+    rows = 120_000
+    seen: list[int] = []
+    (tmp_path / "ratings.csv").write_text(
+        HEADER + "".join(f"{row % 100},{row},4,{1 + row}\n" for row in range(1, rows + 1))
+    )
+    done = await import_events(tmp_path, store, NOW_MS, lambda read, seconds: seen.append(read))
+    assert (done.rows, done.events, done.users, done.changed) == (rows, rows, 100, 100)
+    assert seen[-1] == rows
+    assert len(seen) > 1
+    assert [one.size for one in await store.read_many([str(user) for user in range(100)])] == [rows // 100] * 100
+
+
+async def test_a_file_without_the_columns_is_refused(tmp_path: Path, store: SqliteStore) -> None:
+    with pytest.raises(DataError, match="its first line names no column rating, timestamp; it must be a MovieLens"):
+        await run(tmp_path, store, "userId,movieId\n1,2\n")
+    with pytest.raises(DataError, match="names no column userId, movieId, rating, timestamp"):
+        await run(tmp_path, store, "")
+
+
+async def test_a_file_of_bad_rows_only_is_refused(tmp_path: Path, store: SqliteStore) -> None:
+    with pytest.raises(DataError, match=r"none of its 2 rows is an event \(2 with a bad timestamp, first in line 2\)"):
+        await run(tmp_path, store, HEADER + "1,1,4,x\n1,1,4,y\n")
+
+
+async def test_a_field_without_an_end_is_told_with_its_line(tmp_path: Path, store: SqliteStore) -> None:
+    with pytest.raises(DataError, match="line 2 is not CSV"):
+        await run(tmp_path, store, HEADER + '1,1,4,"' + "x" * 200_000)
+
+
+async def test_a_file_of_no_rows_is_nothing(tmp_path: Path, store: SqliteStore) -> None:
+    assert (await run(tmp_path, store, HEADER))[:5] == (0, 0, 0, 0, ())
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MARQUEE_")}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "services.user_encoder", "import-events", *arguments],
+        cwd=ROOT,
+        env=plain | environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+async def test_the_command_fills_a_store_and_says_what_it_did(tmp_path: Path) -> None:
+    (tmp_path / "ratings.csv").write_text(HEADER + "1,1,4,5\n1,2,9,5\n2,1,4,5\n")
+    store = tmp_path / "new" / "features.sqlite"
+    by_flag = command("--data", str(tmp_path), "--store", str(store))
+    assert (by_flag.returncode, by_flag.stderr) == (0, "")
+    assert "2 events of 2 people from 3 rows" in by_flag.stdout
+    assert by_flag.stdout.endswith("2 histories written; skipped 1 with a bad rating, first in line 3\n")
+    by_variable = command("--data", str(tmp_path), MARQUEE_STORE=str(store))
+    assert "nothing was new" in by_variable.stdout
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
+    missing = command("--data", str(tmp_path), "--store", str(tmp_path / "features.sqlite"))
+    assert missing.returncode == 1
+    assert missing.stderr == (
+        f"python -m services.user_encoder import-events: {tmp_path / 'ratings.csv'}: cannot be read (No such file or "
+        "directory); name a folder that holds ratings.csv with --data\n"
+    )
+    no_store = command("--data", str(tmp_path), "--store", str(tmp_path))
+    assert no_store.returncode == 2
+    assert "cannot be opened as a feature store" in no_store.stderr
+    assert command().returncode == 2

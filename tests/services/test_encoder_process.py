@@ -1,0 +1,117 @@
+"""The user encoder as a process: what it acknowledged outlives it, and its end loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from marquee.features import LIKED
+from marquee.v1 import live_features_pb2, user_encoder_pb2
+from tests.bundles import make_bundle
+from tests.encoder_rigs import Row, Stubs, recording, stubs
+from tests.rigs import Process, publish, run_service_process, service_process
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("process")
+    publish(folder / "registry", make_bundle(folder / "bundle"))
+    return folder / "registry"
+
+
+@contextmanager
+def running(folder: Path, registry: Path) -> Iterator[Process]:
+    store = folder / "store" / "features.sqlite"
+    with service_process("user_encoder", folder, registry, f"--store={store}", "--drain-s=0.1") as process:
+        yield process
+
+
+def channel_to(process: Process) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(f"127.0.0.1:{process.port}")
+
+
+def liked(movie: int) -> live_features_pb2.RecordEventsRequest:
+    return recording("ada", Row(movie, LIKED, 0, movie))
+
+
+async def total(process: Process) -> int:
+    async with channel_to(process) as channel:
+        answer = await stubs(channel).features.GetHistory(live_features_pb2.GetHistoryRequest(user_id="ada"))
+    return answer.total
+
+
+async def test_an_acknowledged_event_outlives_kill_9(tmp_path: Path, registry: Path) -> None:
+    with running(tmp_path, registry) as process:
+        async with channel_to(process) as channel:
+            acknowledged = await record_until_killed(process, stubs(channel))
+    with running(tmp_path, registry) as process:
+        # What was cut off may have been written too; what was acknowledged must have been.
+        assert await total(process) in (acknowledged, acknowledged + 1)
+
+
+async def record_until_killed(process: Process, caller: Stubs) -> int:
+    for movie in range(1, 1000):
+        if movie == 30:
+            process.process.send_signal(signal.SIGKILL)
+        try:
+            await caller.features.RecordEvents(liked(movie))
+        except grpc.aio.AioRpcError:
+            return movie - 1
+    raise AssertionError("a killed process answered a thousand calls")
+
+
+async def test_two_processes_share_a_store(tmp_path: Path, registry: Path) -> None:
+    with running(tmp_path, registry) as one, running(tmp_path, registry) as other:
+        async with channel_to(one) as to_one, channel_to(other) as to_other:
+            for movie in (1, 4, 7):
+                writer, reader = (stubs(to_one), stubs(to_other)) if movie % 2 else (stubs(to_other), stubs(to_one))
+                await writer.features.RecordEvents(liked(movie))
+                answer = await reader.users.Encode(user_encoder_pb2.EncodeRequest(user_id="ada"))
+                assert answer.events_used == (movie + 2) // 3
+
+
+# What the SDK asks for too: replicas that say NOT_SERVING get no more calls.
+HEALTHY_ONLY = json.dumps(
+    {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": "marquee.v1.LiveFeaturesService"},
+    }
+)
+
+
+async def test_sigterm_under_load_loses_no_call_and_no_event(tmp_path: Path, registry: Path) -> None:
+    with running(tmp_path, registry) as stopping, running(tmp_path, registry) as staying:
+        target = f"ipv4:127.0.0.1:{stopping.port},127.0.0.1:{staying.port}"
+        async with grpc.aio.insecure_channel(target, options=[("grpc.service_config", HEALTHY_ONLY)]) as channel:
+            ended = asyncio.Event()
+            callers = [asyncio.ensure_future(record_until(ended, stubs(channel), at)) for at in range(8)]
+            # Each of these comes after some of the callers' own.
+            await asyncio.gather(*(stubs(channel).features.RecordEvents(liked(movie)) for movie in range(1, 101)))
+            exit_code, log = await asyncio.to_thread(stopping.stop)
+            ended.set()
+            answered = sum(await asyncio.gather(*callers))
+        assert (exit_code, "Traceback" in log) == (0, False), log
+        assert answered > 0
+        assert await total(staying) == answered + 100
+
+
+async def record_until(ended: asyncio.Event, caller: Stubs, at: int) -> int:
+    """Records event after event, each of which must be answered; returns how many."""
+    number = 0
+    while not ended.is_set():
+        await caller.features.RecordEvents(liked(101 + at + 8 * number), timeout=20)
+        number += 1
+    return number
+
+
+def test_a_store_that_cannot_be_opened_ends_the_start(tmp_path: Path, registry: Path) -> None:
+    ended = run_service_process("user_encoder", "--listen=127.0.0.1:0", f"--registry={registry}", f"--store={tmp_path}")
+    assert ended.returncode == 2
+    assert "cannot be opened as a feature store" in ended.stderr

@@ -1,0 +1,86 @@
+"""The loss, held to a plain NumPy twin that spells every step."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from marquee.errors import ConfigError
+from training.losses import in_batch_softmax, log_q
+
+
+def plain_loss(cosines: np.ndarray, temperature: float, expected_counts: np.ndarray, masked: np.ndarray) -> float:
+    losses = []
+    for person in range(len(cosines)):
+        exponents = {
+            target: cosines[person, target] / temperature - math.log(expected_counts[target])
+            for target in range(len(cosines))
+            if not masked[person, target]
+        }
+        total = sum(math.exp(exponent) for exponent in exponents.values())
+        losses.append(math.log(total) - exponents[person])
+    return float(sum(losses) / len(losses))
+
+
+def random_case(seed: int, batch: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    masked = rng.random((batch, batch)) < 0.3
+    np.fill_diagonal(masked, False)
+    return rng.uniform(-1, 1, (batch, batch)), rng.uniform(0.01, 3, batch), masked
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_loss_equals_its_plain_twin(seed: int) -> None:
+    cosines, counts, masked = random_case(seed)
+    loss = in_batch_softmax(
+        torch.from_numpy(cosines),
+        temperature=0.07,
+        log_q_B=torch.from_numpy(np.log(counts)),
+        masked_BB=torch.from_numpy(masked),
+    )
+    assert loss.item() == pytest.approx(plain_loss(cosines, 0.07, counts, masked), rel=1e-9)
+
+
+def test_log_q_is_subtracted_after_the_temperature_divides() -> None:
+    # Two targets of equal cosine, the second expected 4 times as often: logits differ by log 4 at any temperature.
+    counts = torch.tensor([1.0, 4.0])
+    for temperature in (0.05, 1.0):
+        loss = in_batch_softmax(
+            torch.zeros(2, 2),
+            temperature=temperature,
+            log_q_B=counts.log(),
+            masked_BB=torch.zeros(2, 2, dtype=torch.bool),
+        )
+        # Person 0's own target weighs 1, the frequent one 1/4; person 1's own 1/4, the other 1.
+        assert loss.item() == pytest.approx((math.log(1.25) + math.log(1.25 / 0.25)) / 2, rel=1e-6)
+
+
+def test_a_frequent_negative_costs_less_than_a_rare_one() -> None:
+    nobody = torch.zeros(2, 2, dtype=torch.bool)
+    frequent = in_batch_softmax(torch.zeros(2, 2), temperature=1.0, log_q_B=torch.tensor([0.0, 2.0]), masked_BB=nobody)
+    rare = in_batch_softmax(torch.zeros(2, 2), temperature=1.0, log_q_B=torch.tensor([0.0, -2.0]), masked_BB=nobody)
+    # Seen by person 0 alone: log(1 + e^-2) against log(1 + e^2); person 1's term is the mirror image plus 2 or minus 2.
+    assert frequent.item() == pytest.approx((math.log(1 + math.exp(-2)) + math.log(1 + math.exp(2))) / 2, rel=1e-6)
+    assert rare.item() == pytest.approx(frequent.item(), rel=1e-6)
+
+
+def test_masked_targets_are_no_negatives() -> None:
+    cosines = torch.tensor([[0.1, 0.9], [0.2, 0.3]])
+    masked = torch.tensor([[False, True], [True, False]])
+    assert in_batch_softmax(cosines, temperature=0.1, log_q_B=torch.zeros(2), masked_BB=masked).item() == 0.0
+
+
+def test_log_q_variants() -> None:
+    counts = torch.tensor([1, 3, 0])
+    assert log_q(counts, 8, "expected")[:2].tolist() == pytest.approx([math.log(8 * 1 / 4), math.log(8 * 3 / 4)])
+    assert log_q(counts, 8, "probability")[:2].tolist() == pytest.approx(
+        [math.log(1 - (3 / 4) ** 8), math.log(1 - (1 / 4) ** 8)]
+    )
+    assert log_q(counts, 8, "none").tolist() == [0, 0, 0]
+    assert torch.isfinite(log_q(counts, 8, "expected")).all()
+
+
+def test_an_unknown_variant_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"logq is 'sometimes'.*expected"):
+        log_q(torch.tensor([1]), 2, "sometimes")
