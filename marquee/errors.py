@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 DOMAIN = "marquee"
@@ -164,7 +165,8 @@ def from_status(status: status_pb2.Status) -> MarqueeError:
             field = bad.field_violations[0].field
         detail.Unpack(info)
     code = _code(status.code)
-    cls = _BY_REASON.get(info.reason) if info.domain == DOMAIN else _BY_CODE.get(code)
+    # A reason that this version does not know yet is still of its code's class.
+    cls = (_BY_REASON.get(info.reason) if info.domain == DOMAIN else None) or _BY_CODE.get(code)
     if cls is not None:
         return cls(status.message, field=field, metadata=dict(info.metadata))
     error = RemoteError(f"{code.name}: {status.message}", field=field, metadata=dict(info.metadata))
@@ -175,8 +177,10 @@ def from_status(status: status_pb2.Status) -> MarqueeError:
 def from_rpc(code: grpc.StatusCode, message: str, details: bytes | None) -> MarqueeError:
     """Turns a failed call's code, text and `grpc-status-details-bin` trailer into an error of this tree."""
     status = status_pb2.Status()
-    if details:
-        status.ParseFromString(details)
+    try:
+        status.ParseFromString(details or b"")
+    except DecodeError:
+        status.Clear()  # a garbled trailer says nothing; code and text still do
     if status.code != code.value[0]:
         status = status_pb2.Status(code=code.value[0], message=message)
     return from_status(status)

@@ -27,7 +27,7 @@ _SHOWN = ("recall@10", "ndcg@10", "recall@50", "coverage@10", "distinct_lists@10
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     console = Console(stderr=True)
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         run(options, console)
     except MarqueeError as error:
@@ -59,7 +59,8 @@ def run(options: argparse.Namespace, console: Console) -> Bundle:
 _TUNABLE = ("seed", "epochs", "batch", "learning_rate", "temperature", "logq")
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the command line."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with MovieLens-format ratings and movies")
     parser.add_argument(

@@ -168,7 +168,7 @@ def check_parity(trained: Trained, encoder: Encoder) -> None:
     rng = np.random.default_rng(0)
     table = torch.from_numpy(_history_table(trained))
     for people, length in ((1, 1), (1, trained.spec.max_history), (3, 2), (17, 9)):
-        inputs = _random_input(rng, people, length, len(table), trained.spec)
+        inputs = random_input(rng, people, length, len(table), trained.spec)
         rows = table[torch.from_numpy(inputs.rows)]
         ours = trained.model.user_tower(rows, *(torch.from_numpy(column) for column in inputs[1:])).numpy()
         gap = float(np.max(1.0 - np.sum(ours * encoder.run(inputs), axis=1)))
@@ -179,7 +179,7 @@ def check_parity(trained: Trained, encoder: Encoder) -> None:
             )
 
 
-def _random_input(
+def random_input(
     rng: np.random.Generator, people: int, length: int, movies: int, spec: bundle_pb2.FeatureSpec
 ) -> TowerInput:
     lengths = rng.integers(0, length + 1, people)

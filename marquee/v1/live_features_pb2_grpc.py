@@ -53,7 +53,9 @@ class LiveFeaturesServiceServicer(object):
 
     def RecordEvents(self, request, context):
         """Records up to 1,000 events, with a status per event: one bad event does not lose the others.
-        Idempotent on (user, movie, kind, time): sending an event with a time again changes nothing.
+        Idempotent on (user, movie, kind, time): sending an event with a time again changes nothing, and sending it with
+        another value replaces that. Of each movie and kind the latest event counts. The newest 10,000 events of a person are
+        kept, retractions among them; older ones go first.
 
         Errors of the whole call: INVALID_ARGUMENT (0 or too many events), UNAVAILABLE (the store could not write:
         nothing was recorded).
@@ -65,7 +67,7 @@ class LiveFeaturesServiceServicer(object):
     def GetHistory(self, request, context):
         """Reads a person's merged events, newest first, a page at a time.
 
-        Errors: INVALID_ARGUMENT, NOT_FOUND with reason USER_UNKNOWN.
+        Errors: INVALID_ARGUMENT, NOT_FOUND with reason USER_UNKNOWN (no events), UNAVAILABLE (the store could not be read).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

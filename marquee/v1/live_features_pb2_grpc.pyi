@@ -26,7 +26,9 @@ class LiveFeaturesServiceStub:
         marquee.v1.live_features_pb2.RecordEventsResponse,
     ]
     """Records up to 1,000 events, with a status per event: one bad event does not lose the others.
-    Idempotent on (user, movie, kind, time): sending an event with a time again changes nothing.
+    Idempotent on (user, movie, kind, time): sending an event with a time again changes nothing, and sending it with
+    another value replaces that. Of each movie and kind the latest event counts. The newest 10,000 events of a person are
+    kept, retractions among them; older ones go first.
 
     Errors of the whole call: INVALID_ARGUMENT (0 or too many events), UNAVAILABLE (the store could not write:
     nothing was recorded).
@@ -38,7 +40,7 @@ class LiveFeaturesServiceStub:
     ]
     """Reads a person's merged events, newest first, a page at a time.
 
-    Errors: INVALID_ARGUMENT, NOT_FOUND with reason USER_UNKNOWN.
+    Errors: INVALID_ARGUMENT, NOT_FOUND with reason USER_UNKNOWN (no events), UNAVAILABLE (the store could not be read).
     """
 
 class LiveFeaturesServiceAsyncStub:
@@ -49,7 +51,9 @@ class LiveFeaturesServiceAsyncStub:
         marquee.v1.live_features_pb2.RecordEventsResponse,
     ]
     """Records up to 1,000 events, with a status per event: one bad event does not lose the others.
-    Idempotent on (user, movie, kind, time): sending an event with a time again changes nothing.
+    Idempotent on (user, movie, kind, time): sending an event with a time again changes nothing, and sending it with
+    another value replaces that. Of each movie and kind the latest event counts. The newest 10,000 events of a person are
+    kept, retractions among them; older ones go first.
 
     Errors of the whole call: INVALID_ARGUMENT (0 or too many events), UNAVAILABLE (the store could not write:
     nothing was recorded).
@@ -61,7 +65,7 @@ class LiveFeaturesServiceAsyncStub:
     ]
     """Reads a person's merged events, newest first, a page at a time.
 
-    Errors: INVALID_ARGUMENT, NOT_FOUND with reason USER_UNKNOWN.
+    Errors: INVALID_ARGUMENT, NOT_FOUND with reason USER_UNKNOWN (no events), UNAVAILABLE (the store could not be read).
     """
 
 class LiveFeaturesServiceServicer(metaclass=abc.ABCMeta):
@@ -74,7 +78,9 @@ class LiveFeaturesServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[marquee.v1.live_features_pb2.RecordEventsResponse, collections.abc.Awaitable[marquee.v1.live_features_pb2.RecordEventsResponse]]:
         """Records up to 1,000 events, with a status per event: one bad event does not lose the others.
-        Idempotent on (user, movie, kind, time): sending an event with a time again changes nothing.
+        Idempotent on (user, movie, kind, time): sending an event with a time again changes nothing, and sending it with
+        another value replaces that. Of each movie and kind the latest event counts. The newest 10,000 events of a person are
+        kept, retractions among them; older ones go first.
 
         Errors of the whole call: INVALID_ARGUMENT (0 or too many events), UNAVAILABLE (the store could not write:
         nothing was recorded).
@@ -88,7 +94,7 @@ class LiveFeaturesServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[marquee.v1.live_features_pb2.GetHistoryResponse, collections.abc.Awaitable[marquee.v1.live_features_pb2.GetHistoryResponse]]:
         """Reads a person's merged events, newest first, a page at a time.
 
-        Errors: INVALID_ARGUMENT, NOT_FOUND with reason USER_UNKNOWN.
+        Errors: INVALID_ARGUMENT, NOT_FOUND with reason USER_UNKNOWN (no events), UNAVAILABLE (the store could not be read).
         """
 
 def add_LiveFeaturesServiceServicer_to_server(servicer: LiveFeaturesServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -60,8 +60,9 @@ class UserEncoderServiceServicer(object):
         """Encodes one person, known by id, by events in the request, or both merged.
 
         Errors: INVALID_ARGUMENT (a field is out of its range; BadRequest names it), NOT_FOUND with reason USER_UNKNOWN
-        (no stored events, none in the request, and no cold start asked for), FAILED_PRECONDITION with reason
-        SPACE_NOT_LOADED (metadata lists the loaded spaces).
+        (no events, stored and sent taken together, and no cold start asked for; so a request that names nobody and sends
+        nothing, and a person who has retracted everything), FAILED_PRECONDITION with reason SPACE_NOT_LOADED (metadata lists
+        the loaded spaces), UNAVAILABLE (the store could not be read).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,7 +71,8 @@ class UserEncoderServiceServicer(object):
     def BatchEncode(self, request, context):
         """Encodes up to 1,024 people in one tower run, with a status per person.
 
-        Errors of the whole call: INVALID_ARGUMENT (0 or too many items), FAILED_PRECONDITION as for Encode.
+        Errors of the whole call: INVALID_ARGUMENT (0 or too many items, or a field beside them), FAILED_PRECONDITION and
+        UNAVAILABLE as for Encode.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -28,8 +28,9 @@ class UserEncoderServiceStub:
     """Encodes one person, known by id, by events in the request, or both merged.
 
     Errors: INVALID_ARGUMENT (a field is out of its range; BadRequest names it), NOT_FOUND with reason USER_UNKNOWN
-    (no stored events, none in the request, and no cold start asked for), FAILED_PRECONDITION with reason
-    SPACE_NOT_LOADED (metadata lists the loaded spaces).
+    (no events, stored and sent taken together, and no cold start asked for; so a request that names nobody and sends
+    nothing, and a person who has retracted everything), FAILED_PRECONDITION with reason SPACE_NOT_LOADED (metadata lists
+    the loaded spaces), UNAVAILABLE (the store could not be read).
     """
 
     BatchEncode: grpc.UnaryUnaryMultiCallable[
@@ -38,7 +39,8 @@ class UserEncoderServiceStub:
     ]
     """Encodes up to 1,024 people in one tower run, with a status per person.
 
-    Errors of the whole call: INVALID_ARGUMENT (0 or too many items), FAILED_PRECONDITION as for Encode.
+    Errors of the whole call: INVALID_ARGUMENT (0 or too many items, or a field beside them), FAILED_PRECONDITION and
+    UNAVAILABLE as for Encode.
     """
 
     GetModel: grpc.UnaryUnaryMultiCallable[
@@ -57,8 +59,9 @@ class UserEncoderServiceAsyncStub:
     """Encodes one person, known by id, by events in the request, or both merged.
 
     Errors: INVALID_ARGUMENT (a field is out of its range; BadRequest names it), NOT_FOUND with reason USER_UNKNOWN
-    (no stored events, none in the request, and no cold start asked for), FAILED_PRECONDITION with reason
-    SPACE_NOT_LOADED (metadata lists the loaded spaces).
+    (no events, stored and sent taken together, and no cold start asked for; so a request that names nobody and sends
+    nothing, and a person who has retracted everything), FAILED_PRECONDITION with reason SPACE_NOT_LOADED (metadata lists
+    the loaded spaces), UNAVAILABLE (the store could not be read).
     """
 
     BatchEncode: grpc.aio.UnaryUnaryMultiCallable[
@@ -67,7 +70,8 @@ class UserEncoderServiceAsyncStub:
     ]
     """Encodes up to 1,024 people in one tower run, with a status per person.
 
-    Errors of the whole call: INVALID_ARGUMENT (0 or too many items), FAILED_PRECONDITION as for Encode.
+    Errors of the whole call: INVALID_ARGUMENT (0 or too many items, or a field beside them), FAILED_PRECONDITION and
+    UNAVAILABLE as for Encode.
     """
 
     GetModel: grpc.aio.UnaryUnaryMultiCallable[
@@ -88,8 +92,9 @@ class UserEncoderServiceServicer(metaclass=abc.ABCMeta):
         """Encodes one person, known by id, by events in the request, or both merged.
 
         Errors: INVALID_ARGUMENT (a field is out of its range; BadRequest names it), NOT_FOUND with reason USER_UNKNOWN
-        (no stored events, none in the request, and no cold start asked for), FAILED_PRECONDITION with reason
-        SPACE_NOT_LOADED (metadata lists the loaded spaces).
+        (no events, stored and sent taken together, and no cold start asked for; so a request that names nobody and sends
+        nothing, and a person who has retracted everything), FAILED_PRECONDITION with reason SPACE_NOT_LOADED (metadata lists
+        the loaded spaces), UNAVAILABLE (the store could not be read).
         """
 
     @abc.abstractmethod
@@ -100,7 +105,8 @@ class UserEncoderServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[marquee.v1.user_encoder_pb2.BatchEncodeResponse, collections.abc.Awaitable[marquee.v1.user_encoder_pb2.BatchEncodeResponse]]:
         """Encodes up to 1,024 people in one tower run, with a status per person.
 
-        Errors of the whole call: INVALID_ARGUMENT (0 or too many items), FAILED_PRECONDITION as for Encode.
+        Errors of the whole call: INVALID_ARGUMENT (0 or too many items, or a field beside them), FAILED_PRECONDITION and
+        UNAVAILABLE as for Encode.
         """
 
     @abc.abstractmethod

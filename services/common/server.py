@@ -76,7 +76,7 @@ class Life:
     """Is one service process from binding its address to its last answer; an async context manager.
 
     Entering binds the address, so that a taken one is told before anything is loaded, and catches SIGTERM and SIGINT.
-    Leaving drains and stops the server.
+    Leaving stops the server, whatever came between.
     """
 
     def __init__(
@@ -114,13 +114,14 @@ class Life:
 
     def stop(self) -> None:
         """Begins the end, as SIGTERM does."""
+        first = not self._stop.is_set()
         self._stop.set()
         # Whoever is still loading has no calls to finish.
-        if not self._serving and self._starter is not None:
+        if first and not self._serving and self._starter is not None:
             self._starter.cancel()
 
     async def run(self, *background: Coroutine[Any, Any, None]) -> None:
-        """Serves until a signal comes; the background work runs beside it and takes the service down where it fails."""
+        """Serves until a signal comes, then drains and stops; where the background work fails, so does this."""
         tasks = [asyncio.ensure_future(work) for work in background]
         waiter = asyncio.ensure_future(self._stop.wait())
         try:

@@ -73,13 +73,16 @@ def _import_options() -> argparse.ArgumentParser:
 
 
 async def _import(data: Path, path: Path) -> Imported:
-    show = _show_progress if sys.stderr.isatty() else lambda rows, seconds: None
     async with aclosing(SqliteStore(path)) as store:
-        return await import_events(data, store, clock_ms(), show)
+        done = await import_events(data, store, clock_ms(), _show_progress)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    return done
 
 
 def _show_progress(rows: int, seconds: float) -> None:
-    print(f"\r{rows:,} rows, {rows / seconds:,.0f} rows/s ", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print(f"\r{rows:,} rows, {rows / seconds:,.0f} rows/s ", end="", file=sys.stderr, flush=True)
 
 
 def _summary(done: Imported, store: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,18 +75,20 @@ class SqliteStore:
 
     async def write(self, writes: Sequence[UserWrite]) -> list[bool]:
         """Adds events, all or none; says for each write whether it changed the history."""
-        if self._group is None:
-            self._group = _Group(self._commit_next)
-        group, first = self._group, len(self._group.writes)
+        group = self._group
+        if group is None:
+            group = self._group = _Group()
+            group.committed = asyncio.ensure_future(self._commit_group(group))
+        first = len(group.writes)
         group.writes.extend(writes)
         # Shielded: a caller that gives up must not cancel the others' transaction.
         changed = await asyncio.shield(group.committed)
         return changed[first : first + len(writes)]
 
-    async def _commit_next(self) -> list[bool]:
+    async def _commit_group(self, group: _Group) -> list[bool]:
         async with self._transaction:
-            group, self._group = self._group, None
-            assert group is not None, "each group is committed once, by the task that it started"
+            # What arrives from here on goes into the next one.
+            self._group = None
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, group.writes)
 
     def _commit(self, writes: list[UserWrite]) -> list[bool]:
@@ -120,9 +122,9 @@ class SqliteStore:
 class _Group:
     """Is the writes that go into one transaction: all that arrive until the one before has ended."""
 
-    def __init__(self, commit: Callable[[], Coroutine[None, None, list[bool]]]) -> None:
+    def __init__(self) -> None:
         self.writes: list[UserWrite] = []
-        self.committed = asyncio.ensure_future(commit())
+        self.committed: asyncio.Future[list[bool]]
 
 
 def _attributions(write: UserWrite) -> Iterator[tuple[str, int, int, int, str]]:

@@ -1,0 +1,189 @@
+"""What is exported computes what was trained: ONNX against PyTorch, FAISS against NumPy, and a revision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from marquee.bundle import format
+from marquee.bundle.format import Bundle
+from marquee.bundle.gate import check_gate
+from marquee.engine.encoder import Encoder
+from marquee.engine.index import Index
+from marquee.errors import DataError, RegistryError
+from marquee.features import LIKED, Events
+from marquee.movies import MovieRecord
+from tests.conftest import Planted
+from tests.planted import FILMS_OF_A_TASTE, taste_of
+from tests.rigs import publish
+from training import refresh as refreshing
+from training.export import export_towers, random_input
+from training.model import TowerConfig, TwoTower
+from training.refresh import refresh
+from training.train import TrainConfig, Trained, spec_of
+
+NOW = 1_600_000_000_000
+
+
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path]:
+    """Exports towers with random weights everywhere, so that no part is hidden by a zero."""
+    torch.manual_seed(5)
+    config = TowerConfig(dimension=16, max_history=20)
+    model = TwoTower(config, torch.ones(300)).eval()
+    for weights in model.parameters():
+        weights.data += 0.2 * torch.randn_like(weights)
+    trained = Trained(model, TrainConfig(), spec_of(config), np.ones((300, 24), np.int64), [], 0)
+    folder = tmp_path_factory.mktemp("towers")
+    export_towers(trained, folder)
+    return trained, folder
+
+
+@pytest.mark.parametrize(("people", "length"), [(1, 1), (1, 20), (2, 3), (7, 5), (64, 20), (257, 2)])
+def test_onnx_runtime_gives_pytorchs_vectors(towers: tuple[Trained, Path], people: int, length: int) -> None:
+    import onnxruntime
+
+    trained, folder = towers
+    session = onnxruntime.InferenceSession(str(folder / format.USER_TOWER))
+    inputs = random_input(np.random.default_rng(people), people, length, 300, trained.spec)
+    rows = trained.model.ids.weight.detach()[torch.from_numpy(inputs.rows)]
+    with torch.no_grad():
+        expected = trained.model.user_tower(rows, *(torch.from_numpy(column) for column in inputs[1:])).numpy()
+    feeds = {"rows": rows.numpy()} | {name: getattr(inputs, name) for name in ("ratings", "ages", "gaps", "kinds")}
+    np.testing.assert_allclose(session.run(None, feeds)[0], expected, atol=2e-6)
+
+
+def test_the_exported_files_hold_no_path_of_this_machine(towers: tuple[Trained, Path]) -> None:
+    _, folder = towers
+    for name in (format.USER_TOWER, format.ITEM_TOWER):
+        data = (folder / name).read_bytes()
+        assert str(Path(__file__).parents[2]).encode() not in data
+        assert b".py" not in data
+        onnx.checker.check_model(onnx.load_model_from_string(data))
+
+
+def test_padding_does_not_change_a_vector(planted: Planted) -> None:
+    encoder = Encoder(planted.bundle)
+    people = [history(range(1, 1 + count)) for count in (0, 1, 4, 30)]
+    together = encoder.encode_batch([encoder.prepare(events, NOW) for events in people])
+    alone = np.stack([encoder.encode(events, NOW)[0] for events in people])
+    np.testing.assert_allclose(together, alone, atol=2e-6)
+
+
+def test_the_index_gives_numpys_order(planted: Planted) -> None:
+    index = Index(planted.bundle)
+    vectors = np.asarray(planted.bundle.array(format.ITEM_VECTORS))
+    ids = np.asarray(planted.bundle.array(format.MOVIE_IDS))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        query = rng.normal(size=index.dimension).astype(np.float32)
+        query /= np.linalg.norm(query)
+        scores = np.round(vectors @ query, 6)
+        expected = ids[np.lexsort((ids, -scores))][:20]
+        found = index.search(query, 20)
+        np.testing.assert_allclose(found.scores, np.sort(scores)[::-1][:20], atol=2e-6)
+        assert len(set(found.movie_ids) & set(expected)) >= 19  # the last place may be a tie of rounding
+
+
+def history(movie_ids: object, kind: int = LIKED) -> Events:
+    ids = np.array(list(movie_ids), np.int64)  # type: ignore[call-overload]
+    times = NOW - np.arange(len(ids), 0, -1, dtype=np.int64) * 60_000
+    return Events(ids, np.full(len(ids), kind), np.zeros(len(ids), np.float32), times)
+
+
+NEW = MovieRecord(5000, "Newcomer", 2024, ("Drama",))
+
+
+@pytest.fixture(scope="module")
+def revision(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Is the planted bundle with one movie more, and without the one that sorts first."""
+    return refresh(planted.bundle, [NEW], [1], tmp_path_factory.mktemp("revision") / "bundle")
+
+
+def test_a_revision_is_of_the_same_space_and_passes_the_gate(planted: Planted, revision: Bundle) -> None:
+    assert revision.space == planted.bundle.space
+    assert revision.id != planted.bundle.id
+    assert revision.manifest.revision != planted.bundle.manifest.revision
+    assert revision.report().carried_from == planted.bundle.id
+    check_gate(revision, planted.bundle)
+
+
+def test_a_revision_leaves_every_other_history_and_vector_as_it_was(planted: Planted, revision: Bundle) -> None:
+    before, after = Encoder(planted.bundle), Encoder(revision)
+    rng = np.random.default_rng(1)
+    for count in (0, 1, 3, 20):
+        events = history(rng.choice(np.arange(2, 150), count, replace=False))
+        np.testing.assert_array_equal(before.encode(events, NOW)[0], after.encode(events, NOW)[0])
+    ids = np.arange(2, 170, dtype=np.int64)
+    np.testing.assert_array_equal(Index(planted.bundle).vectors(ids), Index(revision).vectors(ids))
+
+
+def test_a_new_movie_is_found_and_counts_in_a_history_of_its_own(planted: Planted, revision: Bundle) -> None:
+    encoder, index = Encoder(revision), Index(revision)
+    assert index.search(index.vectors(np.array([NEW.movie_id]))[0], 1).movie_ids.tolist() == [NEW.movie_id]
+    assert index.rows(np.array([1])).tolist() == []
+    nothing, counted = encoder.encode(history([]), NOW)[0], encoder.encode(history([NEW.movie_id]), NOW)
+    assert counted[1].used == 1
+    assert not np.array_equal(counted[0], nothing)
+    assert Encoder(planted.bundle).encode(history([NEW.movie_id]), NOW)[1].unknown == 1
+
+
+def test_a_removed_movie_still_counts_in_histories(revision: Bundle) -> None:
+    assert Encoder(revision).encode(history([1, 2]), NOW)[1].used == 2
+
+
+def test_a_revision_of_a_revision_keeps_the_space_and_can_bring_a_movie_back(
+    planted: Planted, revision: Bundle, tmp_path: Path
+) -> None:
+    first = MovieRecord(1, "Film 1", 1961, ("Comedy",))
+    again = refresh(revision, [first], [NEW.movie_id], tmp_path / "bundle")
+    assert again.space == planted.bundle.space
+    assert len(again.array(format.HISTORY_IDS)) == len(revision.array(format.HISTORY_IDS))
+    one = np.array([1])
+    np.testing.assert_allclose(Index(again).vectors(one), Index(planted.bundle).vectors(one), atol=1e-6)
+
+
+def test_changed_content_moves_one_vector_and_no_history_row(planted: Planted, tmp_path: Path) -> None:
+    renamed = MovieRecord(10, "Another Name Altogether", 1970, ("Western", "Musical"))
+    changed = refresh(planted.bundle, [renamed], [], tmp_path / "bundle")
+    old, new = Index(planted.bundle), Index(changed)
+    assert not np.array_equal(old.vectors(np.array([10])), new.vectors(np.array([10])))
+    others = np.array([i for i in range(1, 170) if i != 10], np.int64)
+    np.testing.assert_array_equal(old.vectors(others), new.vectors(others))
+    np.testing.assert_array_equal(planted.bundle.array(format.HISTORY_TABLE), changed.array(format.HISTORY_TABLE))
+
+
+def test_a_movie_that_is_not_there_cannot_be_removed(planted: Planted, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="movie 999999 cannot be removed"):
+        refresh(planted.bundle, [], [999999], tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_refresh_command_publishes_and_says_so(
+    planted: Planted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = publish(tmp_path / "registry", planted.bundle)
+    (tmp_path / "new.csv").write_text('movieId,title,genres\n7001,"Tale, A (2020)",Drama|War\n')
+    arguments = ["--registry", str(registry.root), "--movies", str(tmp_path / "new.csv"), "--remove", "3"]
+    assert refreshing.main(arguments) == 0
+    assert "1 added or changed, 1 removed" in capsys.readouterr().out
+    active = format.open_bundle(registry.bundle_path(registry.read().active))
+    assert active.space == planted.bundle.space
+    ids = np.asarray(active.array(format.MOVIE_IDS)).tolist()
+    assert 7001 in ids
+    assert 3 not in ids
+
+
+def test_a_refresh_without_a_registry_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refreshing.main(["--registry", str(tmp_path / "none"), "--remove", "3"]) == 1
+    assert "there is no registry here" in capsys.readouterr().err
+    with pytest.raises(RegistryError):
+        refreshing.publish_refresh(refreshing.Registry(tmp_path / "none"), [], [3])
+
+
+def test_the_tastes_of_the_planted_films_are_what_the_tests_think() -> None:
+    assert taste_of(1) == taste_of(FILMS_OF_A_TASTE) != taste_of(FILMS_OF_A_TASTE + 1)
