@@ -1,8 +1,7 @@
 """Data with planted tastes, so that the right recommendation is known.
 
-Each film and each person has one of four tastes. People watch films of their own taste and like them, and a few
-blockbusters
-that everybody watches; so popularity recommends the same blockbusters to all.
+Each film and each person has one of four tastes. People watch and like films of their own taste, and try a few of
+others that they do not like; every taste is as popular as the next, so popularity recommends the same mixture to all.
 """
 
 from __future__ import annotations
@@ -15,15 +14,14 @@ import numpy as np
 
 TASTES = ("space", "love", "crime", "songs")
 FILMS_OF_A_TASTE = 40
-BLOCKBUSTERS = 12
+OWN, OTHERS = 18, 3
 PEOPLE_OF_A_TASTE = 60
 START = 1_500_000_000
 
 
 def taste_of(movie_id: int) -> str:
-    """Names the taste of a film; "" for a blockbuster."""
-    number = (movie_id - 1) // FILMS_OF_A_TASTE
-    return TASTES[number] if number < len(TASTES) else ""
+    """Names the taste of a film."""
+    return TASTES[(movie_id - 1) // FILMS_OF_A_TASTE]
 
 
 def person(taste: str, number: int) -> str:
@@ -41,26 +39,21 @@ def write_planted(folder: Path, seed: int = 11) -> Path:
 
 
 def _movies() -> Iterable[Sequence[object]]:
-    for movie_id in range(1, len(TASTES) * FILMS_OF_A_TASTE + BLOCKBUSTERS + 1):
-        name = taste_of(movie_id)
-        # Titles and genres say nothing of the taste: only who watched what does.
-        yield (
-            movie_id,
-            f"Film {movie_id} ({1960 + movie_id % 60})",
-            ("Drama", "Comedy")[movie_id % 2] if name else "Action",
-        )
+    # Titles and genres say nothing of the taste: only who watched what does.
+    for movie_id in range(1, len(TASTES) * FILMS_OF_A_TASTE + 1):
+        yield movie_id, f"Film {movie_id} ({1960 + movie_id % 60})", ("Drama", "Comedy")[movie_id % 2]
 
 
 def _ratings(rng: np.random.Generator) -> Iterable[Sequence[object]]:
-    blockbusters = np.arange(BLOCKBUSTERS) + len(TASTES) * FILMS_OF_A_TASTE + 1
+    films = np.arange(len(TASTES) * FILMS_OF_A_TASTE) + 1
     for place, taste in enumerate(TASTES):
-        own = np.arange(FILMS_OF_A_TASTE) + place * FILMS_OF_A_TASTE + 1
+        own = (films - 1) // FILMS_OF_A_TASTE == place
         for number in range(PEOPLE_OF_A_TASTE):
-            films = rng.permutation(
-                np.concatenate([rng.choice(own, 15, replace=False), rng.choice(blockbusters, 6, replace=False)])
+            watched = np.concatenate(
+                [rng.choice(films[own], OWN, replace=False), rng.choice(films[~own], OTHERS, replace=False)]
             )
-            for step, film in enumerate(films):
-                stars = rng.choice([4.0, 4.5, 5.0]) if film in own else rng.choice([2.5, 3.0, 3.5])
+            for step, film in enumerate(rng.permutation(watched)):
+                stars = rng.choice([4.0, 4.5, 5.0] if own[film - 1] else [1.5, 2.0, 2.5])
                 yield person(taste, number), int(film), stars, START + number * 100_000 + step * 600
 
 

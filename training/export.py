@@ -182,6 +182,7 @@ def check_parity(trained: Trained, encoder: Encoder) -> None:
 def random_input(
     rng: np.random.Generator, people: int, length: int, movies: int, spec: bundle_pb2.FeatureSpec
 ) -> TowerInput:
+    """Makes up tower inputs of all buckets and kinds, [people, length], the first as long as that."""
     lengths = rng.integers(0, length + 1, people)
     lengths[0] = length
     real = np.arange(length) < lengths[:, None]

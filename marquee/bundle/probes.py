@@ -88,8 +88,9 @@ def synthetic_histories(history_ids: Int64s, max_history: int, seed: int) -> lis
     cases = [
         _synthetic(rng, history_ids, count, as_of_ms) for count in (0, 1, 2, 5, 12, 30, max_history, max_history + 7)
     ]
-    unknown = _synthetic(rng, history_ids, 6, as_of_ms)
-    unknown = unknown._replace(movie_ids=unknown.movie_ids + np.where(np.arange(6) % 2, np.int64(2**60), 0))
+    some = _synthetic(rng, history_ids, 6, as_of_ms)
+    every_other = np.arange(some.size) % 2 == 1
+    unknown = some._replace(movie_ids=np.where(every_other, some.movie_ids + 2**60, some.movie_ids))
     return [(events, as_of_ms) for events in [*cases, unknown]] + [(cases[4], as_of_ms + 10 * 365 * 86_400_000)]
 
 

@@ -1,0 +1,74 @@
+"""The floor: `python -m benchmarks.floor`, the least that any rpc of grpc.aio on uvloop costs here.
+
+Its handler is empty: it parses nothing and answers every method with the same bytes, those of the last call of
+REMEMBER. So a stub of any service can be pointed at it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import grpc.aio
+import uvloop
+
+REMEMBER = "/benchmarks.Floor/Remember"
+
+# Quoted: only the stubs know these as generic.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class Floor(grpc.GenericRpcHandler):
+    """Answers every method with the same bytes."""
+
+    def __init__(self) -> None:
+        self._response = b""
+        self._answering: Handler = grpc.unary_unary_rpc_method_handler(self._answer)
+        self._remembering: Handler = grpc.unary_unary_rpc_method_handler(self._remember)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
+        """Finds the handler of a method."""
+        return self._remembering if handler_call_details.method == REMEMBER else self._answering
+
+    async def _answer(self, request: bytes, context: Context) -> bytes:
+        return self._response
+
+    async def _remember(self, request: bytes, context: Context) -> bytes:
+        self._response = request
+        return b""
+
+
+async def serve(listen: str, port_file: Path) -> None:
+    """Serves until a signal comes."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers((Floor(),))
+    port = server.add_insecure_port(listen)
+    await server.start()
+    scratch = port_file.with_suffix(".new")
+    scratch.write_text(str(port))
+    os.replace(scratch, port_file)
+    await stop.wait()
+    await server.stop(None)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.floor", description=__doc__)
+    parser.add_argument("--listen", default="127.0.0.1:0", help="address to listen on (%(default)s)")
+    parser.add_argument("--port-file", type=Path, required=True, help="file that gets the bound port")
+    options = parser.parse_args(arguments)
+    uvloop.run(serve(options.listen, options.port_file))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
