@@ -18,7 +18,7 @@ QUIET_LOAD = 0.5
 
 
 class Facts(NamedTuple):
-    """Says where and when figures were measured; `load` is the load average of the minute before, `commit` may be ""."""
+    """Says where and when figures were measured; `load` is the load average before, `commit` may be ""."""
 
     date: str
     cpu: str

@@ -58,8 +58,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Puts signals off to the end of the block, so that none comes between a child's start and its being known."""
-    held: list[int] = []
-    before = {number: signal.signal(number, lambda number, frame: held.append(number)) for number in SIGNALS}
+    held: list[signal.Signals] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: held.append(signal.Signals(number))) for number in SIGNALS
+    }
     try:
         yield
     finally:
@@ -101,9 +103,10 @@ class Server(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """Says what a child that ended well printed and took; `peak_bytes` is its largest resident memory."""
+    """Says what a child that ended well wrote and took; `peak_bytes` is its largest resident memory."""
 
     stdout: str
+    stderr: str
     seconds: float
     peak_bytes: int
 
@@ -156,7 +159,8 @@ class Processes:
         self._children.remove(child)
         if child.process.returncode != 0:
             raise child.failure()
-        return Ended(child.stdout.read_text().strip(), seconds, usage.ru_maxrss * _MAXRSS_BYTES)
+        stdout, stderr = (file.read_text(errors="replace").strip() for file in (child.stdout, child.stderr))
+        return Ended(stdout, stderr, seconds, usage.ru_maxrss * _MAXRSS_BYTES)
 
     @contextmanager
     def serve(self, module: str, *arguments: str | Path, cores: Cores = ANY_CORE) -> Iterator[Server]:

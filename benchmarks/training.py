@@ -26,7 +26,5 @@ def measure(work: Work) -> list[Row]:
     ]
 
 
-def _row(
-    what: str, value: float, unit: str, goal: float, beside: str, details: dict[str, float] | None = None
-) -> Row:
+def _row(what: str, value: float, unit: str, goal: float, beside: str, details: dict[str, float] | None = None) -> Row:
     return Row("training", f"`python -m training`: {what}", value, unit, goal, beside, details or {})

@@ -46,7 +46,10 @@ def obtain_data(named: str, folder: Path, processes: Processes) -> Path:
     """Finds the data as the demo does, but keeps nothing: what is written or downloaded goes to `folder`."""
     data = named if named in _CHOSEN_FOR_US else str(Path(named).absolute())
     into = _KEPT if not named and _LOCAL.is_dir() else folder / "data"
-    return Path(processes.run("training.obtain", "--data", data, "--into", into).stdout)
+    ended = processes.run("training.obtain", "--data", data, "--into", into)
+    # Where it came from, and on what terms.
+    say(ended.stderr)
+    return Path(ended.stdout)
 
 
 def publish(work: Work) -> None:

@@ -137,15 +137,18 @@ class Positives:
 
     def hits(self, users_B: Int64s, items_B: Int64s) -> Mask:
         """Marks [B, B]: off the diagonal, target j is the movie, or another movie, of person i."""
-        unique, inverse = np.unique(items_B, return_inverse=True)
-        self._column[unique] = np.arange(len(unique))
-        starts, ends = self._log.starts[users_B], self._log.starts[users_B + 1]
-        rows = np.repeat(np.arange(len(users_B)), ends - starts)
-        offsets = np.arange(len(rows)) - np.repeat(np.cumsum(ends - starts) - (ends - starts), ends - starts)
-        columns = self._column[self._log.items[np.repeat(starts, ends - starts) + offsets]]
-        self._column[unique] = -1
-        hits_BU = np.zeros((len(users_B), len(unique)), bool)
-        hits_BU[rows[columns >= 0], columns[columns >= 0]] = True
-        hits_BB: Mask = hits_BU[:, inverse] | (items_B[:, None] == items_B[None])
+        items, item_of_B = np.unique(items_B, return_inverse=True)
+        users, user_of_B = np.unique(users_B, return_inverse=True)
+        self._column[items] = np.arange(len(items))
+        starts = self._log.starts[users]
+        lengths = self._log.starts[users + 1] - starts
+        rows = np.repeat(np.arange(len(users)), lengths)
+        first = np.cumsum(lengths) - lengths
+        columns = self._column[self._log.items[np.arange(len(rows)) + np.repeat(starts - first, lengths)]]
+        self._column[items] = -1
+        watched = np.zeros((len(users), len(items)), bool)
+        watched[rows[columns >= 0], columns[columns >= 0]] = True
+        # Everybody has watched their own target, so the same movie elsewhere in the batch is a hit as well.
+        hits_BB: Mask = watched[user_of_B[:, None], item_of_B[None]]
         np.fill_diagonal(hits_BB, False)
         return hits_BB

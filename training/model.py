@@ -35,7 +35,7 @@ class TowerConfig:
     kind: str = "pooled"
     dimension: int = 64
     hidden: int = 128
-    max_history: int = 100
+    max_history: int = 64
     half_lives: tuple[float, ...] = (2.0, 8.0, 50.0)
     like_pull: float = 0.7
     dislike_pull: float = 0.5

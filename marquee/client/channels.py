@@ -4,13 +4,17 @@
 
 - `loadBalancingConfig`: `round_robin` connects to every address that a name resolves to and takes turns, call by call.
   The default, `pick_first`, would send everything to one replica. In Kubernetes it takes a headless service.
+- `healthCheckConfig`: every connection watches the replica's health, and a replica that says NOT_SERVING gets no more
+  calls (gRFC A17): it can stop without losing one. A server without a health service counts as healthy.
 - `methodConfig.name`: the services that the policy is for: all of them, because each of their rpcs may be repeated. For
   RecordEvents this holds because the SDK gives every event its time before the first attempt.
 - `retryPolicy`: a call that ends with one of `retryableStatusCodes` is made again, up to `maxAttempts` in all, within
-  the same deadline. Before attempt n + 1 it waits min(`initialBackoff` × `backoffMultiplier` ^ (n - 1), `maxBackoff`),
-  give or take 20 %.
+  the same deadline. CANCELLED is what gRPC's core answers to calls that a stopping server had not begun; a call that
+  the caller cancels never comes back here. Before attempt n + 1 it waits min(`initialBackoff` × `backoffMultiplier` ^
+  (n - 1), `maxBackoff`), give or take 20 %.
 - `retryThrottling`: each failure takes 1 from `maxTokens`, each success gives `tokenRatio` back; at or below half of
-  them nothing is retried. So a service in trouble gets at most about a tenth more calls, not three times as many.
+  them nothing is retried. There are enough for a replica that fails all its calls in flight at once; a service in
+  lasting trouble gets about a tenth more calls, not three times as many.
 
 Nothing here hedges: gRPC's core cannot.
 """

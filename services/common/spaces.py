@@ -33,13 +33,17 @@ _RETRY_S = 30.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Loaded(Generic[T]):
-    """Holds a bundle that was verified, and what the service made of it."""
+    """Holds a bundle that was verified, and what the service made of it.
+
+    `active_at` is when its space was last known to be the active one, on the monotonic clock; 0: never.
+    """
 
     bundle: Bundle
     model: T
     role: types_pb2.BundleRole
     loaded_at_ms: int
     report: bundle_pb2.Report
+    active_at: float = 0.0
 
 
 class SpacesState(NamedTuple):
@@ -236,19 +240,27 @@ class Spaces(Generic[T]):
 
 
 def _arrange(before: dict[str, Loaded[T]], active: Loaded[T] | None, standby: Loaded[T] | None) -> dict[str, Loaded[T]]:
-    """Orders what is loaded by space: active (also under ""), standby, and what leaves, the youngest first."""
+    """Orders what is loaded by space: active (also under ""), standby, and what leaves."""
     after: dict[str, Loaded[T]] = {}
     for loaded, role in ((active, ACTIVE), (standby, STANDBY)):
         if loaded is not None and loaded.bundle.space not in after:
-            after[loaded.bundle.space] = dataclasses.replace(loaded, role=role)
+            active_at = time.monotonic() if role == ACTIVE else _active_at(before, loaded)
+            after[loaded.bundle.space] = dataclasses.replace(loaded, role=role, active_at=active_at)
     if active is not None:
         after[""] = after[active.bundle.space]
     leaving = [loaded for space, loaded in before.items() if space not in after]
-    # Roles ascend from active to retiring, so that what only now leaves comes before what left earlier.
-    leaving.sort(key=lambda loaded: loaded.role)
+    # What was active last comes first: encoders that lag behind still answer in it, but never in a standby. Then what
+    # only now leaves, as roles ascend from active to retiring.
+    leaving.sort(key=lambda loaded: (-loaded.active_at, loaded.role))
     for loaded in leaving[:_MAX_RETIRING]:
         after[loaded.bundle.space] = dataclasses.replace(loaded, role=RETIRING)
     return after
+
+
+def _active_at(before: dict[str, Loaded[T]], loaded: Loaded[T]) -> float:
+    # A refresh is a new bundle in a space that may have been active.
+    same_space = before.get(loaded.bundle.space, loaded)
+    return same_space.active_at
 
 
 def _message(loaded: Loaded[T]) -> types_pb2.LoadedBundle:

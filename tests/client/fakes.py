@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import grpc
 import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
 
 from marquee import errors
 from marquee.client import AsyncRecommender, Recommender
@@ -30,6 +31,7 @@ from marquee.v1 import (
     user_encoder_pb2,
     user_encoder_pb2_grpc,
 )
+from services.common.health import Health
 
 ROOT = Path(__file__).parents[2]
 SPACE = "a" * 8
@@ -198,6 +200,9 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer, catalog_pb2_grpc.Ca
 async def serving(*add: Callable[[grpc.aio.Server], None]) -> AsyncIterator[str]:
     """Serves on a free port and yields the address."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    health = Health([])
+    health.set_serving(True)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
     for one in add:
         one(server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -205,6 +210,7 @@ async def serving(*add: Callable[[grpc.aio.Server], None]) -> AsyncIterator[str]
     try:
         yield f"127.0.0.1:{port}"
     finally:
+        health.close()
         await server.stop(None)
 
 

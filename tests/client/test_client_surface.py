@@ -127,7 +127,8 @@ def test_the_retry_policy_covers_every_service() -> None:
     services = {one.full_name for file in files for one in file.DESCRIPTOR.services_by_name.values()}
     assert {name["service"] for method in policy["methodConfig"] for name in method["name"]} == services
     assert policy["methodConfig"][0]["retryPolicy"]["maxAttempts"] == 3
-    assert policy["methodConfig"][0]["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+    assert policy["methodConfig"][0]["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"]
+    assert policy["healthCheckConfig"] == {"serviceName": ""}, "the whole replica, as it says when it drains"
     assert policy["loadBalancingConfig"] == [{"round_robin": {}}]
     assert policy["retryThrottling"]["maxTokens"] > 0
 

@@ -198,6 +198,19 @@ async def test_one_space_retires_at_a_time(started: World, bundles: Bundles) -> 
     assert started.roles() == {bundles.one.id: "active", bundles.four.id: "standby", bundles.three.id: "retiring"}
 
 
+async def test_the_space_that_was_active_outlasts_standbys_that_never_were(started: World, bundles: Bundles) -> None:
+    started.publish(bundles.two, activate=True)
+    await started.spaces.poll()
+    # Encoders that lag behind still answer in the first space, in whichever revision.
+    started.publish(bundles.one_refreshed)
+    for standby in (bundles.three, bundles.four):
+        await started.spaces.poll()
+        started.publish(standby)
+    await started.spaces.poll()
+    roles = {bundles.two.id: "active", bundles.four.id: "standby", bundles.one_refreshed.id: "retiring"}
+    assert started.roles() == roles
+
+
 async def test_a_retiring_space_that_comes_back_is_not_loaded_again(started: World, bundles: Bundles) -> None:
     for standby in (bundles.two, bundles.three):
         started.publish(standby)
