@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +22,13 @@ from training.model import TowerConfig
 from training.split import last_split
 from training.train import TrainConfig, spec_of, train
 
-_SHOWN = ("recall@10", "ndcg@10", "recall@50", "coverage@10", "distinct_lists@10")
+_SHOWN = {
+    "recall@10": "recall@10 (95 %)",
+    "ndcg@10": "NDCG@10 (95 %)",
+    "coverage@10": "coverage",
+    "distinct_lists@10": "distinct",
+}
+_WITH_INTERVAL = ("recall@10", "ndcg@10")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,13 +85,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _summarise(console: Console, bundle: Bundle, timings_s: dict[str, float], simulated: bool) -> None:
     people = "; the viewers are SIMULATED" if simulated else ""
-    table = Table(title=f"`last` protocol, full ranking, seen movies removed{people}")
-    table.add_column("system")
-    for name in _SHOWN:
-        table.add_column(name, justify="right")
+    table = Table(title=f"`last` protocol, full ranking, seen movies removed{people}", title_justify="left", box=SIMPLE)
+    for heading in ("system", "targets", *_SHOWN.values()):
+        table.add_column(heading, justify="right" if heading in _SHOWN.values() else "left", no_wrap=True)
     metrics = list(bundle.report().metrics)
-    for system in dict.fromkeys(metric.system for metric in metrics):
-        table.add_row(system, *(_cell(metrics, system, name) for name in _SHOWN))
+    for targets in ("all", "liked"):
+        for system in dict.fromkeys(metric.system for metric in metrics):
+            table.add_row(system, targets, *(_cell(metrics, system, targets, name) for name in _SHOWN))
     console.print(table)
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timings_s.items())
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -93,11 +100,11 @@ def _summarise(console: Console, bundle: Bundle, timings_s: dict[str, float], si
     console.print(f"next: python -m marquee.bundle publish {bundle.path}", highlight=False)
 
 
-def _cell(metrics: list[bundle_pb2.Metric], system: str, name: str) -> str:
+def _cell(metrics: list[bundle_pb2.Metric], system: str, targets: str, name: str) -> str:
     for metric in metrics:
-        if (metric.system, metric.name, metric.targets) == (system, name, "all"):
-            interval = f" ({metric.low:.3f}–{metric.high:.3f})" if metric.HasField("low") else ""
-            return f"{metric.value:.4f}{interval}"
+        if (metric.system, metric.targets, metric.name) == (system, targets, name):
+            interval = f" ({metric.low:.3f}–{metric.high:.3f})" if name in _WITH_INTERVAL else ""
+            return f"{metric.value:.3f}{interval}"
     return ""
 
 

@@ -183,7 +183,7 @@ def _seed_everything(config: TrainConfig) -> None:
     torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True)
     # A debugging aid that comes with it and costs 5 % here: nothing reads memory before it is written.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _examples(log: EventLog) -> Int64s:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from clients.demo.processes import Services, run_step
 from clients.demo.story import tell
+from marquee.bundle.format import open_bundle
 from marquee.client import Recommender
 from marquee.errors import MarqueeError
 
@@ -51,7 +53,10 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     run_step("training", "--data", data, "--tower", options.tower, "--out", work / "bundle")
     console.rule("[bold]Publishing, and filling the feature store")
     _note(console, run_step("marquee.bundle", "publish", work / "bundle", "--registry", registry))
-    _note(console, run_step("marquee.bundle", "activate", "--registry", registry, "--force", _space(work / "bundle")))
+    _note(
+        console,
+        run_step("marquee.bundle", "activate", "--registry", registry, "--force", open_bundle(work / "bundle").space),
+    )
     _note(console, run_step("services.user_encoder", "import-events", "--data", data, "--store", store))
     with Services(work) as services:
         services.start("user_encoder", "--registry", registry, "--store", store)
@@ -66,12 +71,6 @@ def _note(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _space(bundle: Path) -> str:
-    from marquee.bundle.format import open_bundle
-
-    return open_bundle(bundle).space
-
-
 def _a_known_user(data: Path) -> str:
     with (data / "ratings.csv").open(encoding="utf-8") as ratings:
         next(ratings)
@@ -79,14 +78,14 @@ def _a_known_user(data: Path) -> str:
 
 
 def _what_next(options: argparse.Namespace, console: Console) -> None:
-    work: Path = options.work
-    python = Path(sys.executable).parent.name and sys.executable
+    python = os.path.relpath(sys.executable)
+    registry = f"--registry {options.work}/registry"
     console.rule("[bold]Try next")
     for line in (
-        f"{python} -m services.user_encoder --registry {work}/registry --store {work}/features.sqlite & "
-        f"{python} -m services.retriever --registry {work}/registry &",
+        f"{python} -m services.user_encoder {registry} --store {options.work}/features.sqlite & "
+        f"{python} -m services.retriever {registry} &",
         f'{python} -m clients.cli recommend --like "The Matrix" --like "Alien" --genre Comedy',
-        f"{python} -m training.refresh --registry {work}/registry --movies new.csv    # new films, no retraining",
+        "make demo DATA=<a folder with your ratings.csv and movies.csv>",
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

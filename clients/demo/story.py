@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -78,7 +79,7 @@ def _titles(movies: Sequence[Movie]) -> str:
 def _table(
     found: Recommendations, title: str, before: Recommendations | None = None, about: Movie | None = None
 ) -> Table:
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=escape(title), title_justify="left", caption_justify="left", box=SIMPLE)
     table.add_column("", justify="right")
     table.add_column("title")
     table.add_column("year")

@@ -17,6 +17,8 @@ from marquee.errors import BundleError, GateRefused
 from marquee.features import Floats, HistoryIndex, content_ids
 
 _RESAMPLES = 2000
+# With fewer common queries the data are others, or there is nothing to tell: a pair or two prove no regression.
+_LEAST_COMMON = 20
 
 
 class Evaluation(NamedTuple):
@@ -104,7 +106,7 @@ def _check_popularity(candidate: Bundle, evaluation: Evaluation) -> None:
 def _check_active(candidate: Bundle, evaluation: Evaluation, active: Bundle) -> None:
     served = read_evaluation(active)
     _, mine, theirs = np.intersect1d(evaluation.queries, served.queries, return_indices=True)
-    if len(mine) == 0:
+    if len(mine) < _LEAST_COMMON:
         return
     difference = evaluation.model[mine].astype(np.float64) - served.model[theirs]
     upper = _upper_bound(difference)

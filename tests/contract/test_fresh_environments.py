@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,13 +52,15 @@ print(json.dumps([item.movie.title for item in found]))
 
 
 @pytest.fixture(scope="module")
-def fresh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MakeFresh:
+def fresh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeFresh]:
     """Makes the environment of an extra when it is first asked for."""
     if not package_index_answers():
         pytest.skip(NEEDS_THE_INDEX)
     wheel: Path = request.getfixturevalue("wheel")
     folder = tmp_path_factory.mktemp("fresh")
-    return functools.cache(lambda extra: make_environment(folder / (extra or "sdk"), wheel, extra))
+    yield functools.cache(lambda extra: make_environment(folder / (extra or "sdk"), wheel, extra))
+    # pytest keeps the folders of three runs, and these are large.
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

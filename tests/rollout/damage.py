@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,20 +44,20 @@ def of_file(file: str) -> Iterator[Damage]:
     yield Damage(f"{file}-half", file, lambda folder: _cut(folder / file, lambda size: size // 2))
     yield Damage(f"{file}-less-a-byte", file, lambda folder: _cut(folder / file, lambda size: size - 1))
     yield Damage(f"{file}-a-byte-more", file, lambda folder: _append(folder / file))
-    yield Damage(f"{file}-first-bit", file, lambda folder: flip(folder / file, 0, 0))
-    yield Damage(f"{file}-last-bit", file, lambda folder: flip(folder / file, -1, 7))
+    yield Damage(f"{file}-first-bit", file, partial(flip_bit, file=file, at=0, bit=0))
+    yield Damage(f"{file}-last-bit", file, partial(flip_bit, file=file, at=-1, bit=7))
     yield Damage(f"{file}-missing", file, lambda folder: (folder / file).unlink())
     yield Damage(f"{file}-a-link", file, lambda folder: _link(folder / file))
     yield Damage(f"{file}-a-link-to-nothing", file, lambda folder: _replace_by_link(folder / file, Path("nowhere")))
     yield Damage(f"{file}-a-folder", file, lambda folder: _make_folder(folder / file))
+    yield Damage(f"{file}-a-pipe", file, lambda folder: _make_pipe(folder / file))
     yield Damage(f"{file}-of-another-bundle", file, lambda folder: _take(folder, file))
 
 
 def of_listed_file(file: str) -> Iterator[Damage]:
     """Lists what can befall a file that the manifest lists."""
     yield from of_file(file)
-    yield Damage(f"{file}-a-bit-inside", file, lambda folder: flip(folder / file, (folder / file).stat().st_size // 2, 3))
-    yield Damage(f"{file}-a-pipe", file, lambda folder: _make_pipe(folder / file))
+    yield Damage(f"{file}-a-bit-inside", file, partial(flip_bit, file=file, at=300, bit=3))
     yield edited(f"{file}-not-listed", lambda fields: fields["files"].remove(entry(fields, file)))
 
 
@@ -78,11 +79,16 @@ def edit(folder: Path, change: Callable[[Fields], object]) -> None:
     (folder / MANIFEST).write_text(json.dumps(fields, indent=1))
 
 
-def flip(file: Path, at: int, bit: int) -> None:
+def flip_bit(folder: Path, file: str, at: int, bit: int) -> None:
     """Flips one bit."""
-    data = bytearray(file.read_bytes())
+    data = bytearray((folder / file).read_bytes())
     data[at] ^= 1 << bit
-    file.write_bytes(data)
+    (folder / file).write_bytes(data)
+
+
+def write(folder: Path, file: str, text: str) -> None:
+    """Replaces a file."""
+    (folder / file).write_text(text)
 
 
 def relist(folder: Path, file: str) -> None:
@@ -193,25 +199,21 @@ def _of_manifest() -> Iterator[Damage]:
     yield edited("no-format", lambda fields: fields.pop("format"))
     yield edited("newer-features", lambda fields: fields["features"].update(version=2))
     yield edited("no-features", lambda fields: fields.pop("features"))
-    yield edited("other-features", lambda fields: fields["features"].update(maxHistory=21))
+    yield edited("other-features", lambda fields: fields["features"].update(max_history=21))
     yield edited("another-space", lambda fields: fields.update(space="0" * 64))
     yield edited("fewer-rows-of-the-space", lambda fields: fields.update(trained_history_rows="39"))
     yield edited("less-than-no-rows-of-the-space", lambda fields: fields.update(trained_history_rows="-1"))
     for text in ("[]", "null", "5", '"manifest"', '{"files": 5}', "[" * 100_000):
-        yield Damage(f"is-{text[:12]}", MANIFEST, lambda folder, text=text: (folder / MANIFEST).write_text(text))  # type: ignore[misc]
+        yield Damage(f"is-{text[:12]}", MANIFEST, partial(write, file=MANIFEST, text=text))
 
 
 def _of_pieces() -> Iterator[Damage]:
     yield Damage("two-files-swapped", HISTORY_TABLE, _swap)
     for file in (USER_TOWER, ITEM_TOWER, HISTORY_TABLE):
-        yield Damage(
-            f"{file}-of-another-space-and-listed",
-            MANIFEST,
-            lambda folder, file=file: _take_and_relist(folder, file),  # type: ignore[misc]
-        )
+        yield Damage(f"{file}-of-another-space-and-listed", MANIFEST, partial(_take_and_relist, file=file))
     for file in (HISTORY_IDS, HISTORY_TABLE):
-        yield Damage(f"{file}-no-array-and-listed", file, lambda folder, file=file: _no_array(folder, file))  # type: ignore[misc]
-        yield Damage(f"{file}-pickled-and-listed", file, lambda folder, file=file: _pickled(folder, file))  # type: ignore[misc]
+        yield Damage(f"{file}-no-array-and-listed", file, partial(_no_array, file=file))
+        yield Damage(f"{file}-pickled-and-listed", file, partial(_pickled, file=file))
 
 
 DAMAGES = [*(damage for file in sorted(FILES) for damage in of_listed_file(file)), *_of_manifest(), *_of_pieces()]
