@@ -22,7 +22,7 @@ setup: $(STAMP) ## Make the virtual environment with everything pinned.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Marquee needs Python 3.11 or newer; name one with PYTHON=python3.11" >&2; exit 1; }
-	@echo "Setting up $(VENV): about 450 MB to download with PyTorch's CPU build, 2.0 GB on disk."
+	@echo "Setting up $(VENV): about 450 MB to download with PyTorch's CPU build, 1.6 GB on disk."
 	@echo "(If pip starts on gigabytes of CUDA packages, stop it and set TORCH_INDEX to PyTorch's CPU index.)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(TORCH)
@@ -54,7 +54,8 @@ bench: $(STAMP) ## Measure training, start-up and latency.
 	@$(BIN)/python -m benchmarks $(if $(DATA),--data "$(DATA)")
 
 lock: $(STAMP) ## Write the installed versions into constraints.txt.
-	@{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
+	@{ head -1 constraints.txt; $(BIN)/python -m pip freeze --all --exclude-editable | sed '/^pip==/d; s/+cpu$$//'; } \
+		> constraints.new
 	@mv constraints.new constraints.txt
 
 clean: ## Remove what was made: environment, caches, bundles, the demo's store.

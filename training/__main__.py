@@ -25,8 +25,7 @@ from training.train import TrainConfig, spec_of, train
 _SHOWN = {
     "recall@10": "recall@10 (95 %)",
     "ndcg@10": "NDCG@10 (95 %)",
-    "coverage@10": "coverage",
-    "distinct_lists@10": "distinct",
+    "distinct_lists@10": "lists",
 }
 _WITH_INTERVAL = ("recall@10", "ndcg@10")
 
@@ -86,12 +85,13 @@ def build_parser() -> argparse.ArgumentParser:
 def _summarise(console: Console, bundle: Bundle, timings_s: dict[str, float], simulated: bool) -> None:
     people = "; the viewers are SIMULATED" if simulated else ""
     table = Table(title=f"`last` protocol, full ranking, seen movies removed{people}", title_justify="left", box=SIMPLE)
-    for heading in ("system", "targets", *_SHOWN.values()):
-        table.add_column(heading, justify="right" if heading in _SHOWN.values() else "left", no_wrap=True)
+    table.add_column("system", no_wrap=True)
+    for heading in _SHOWN.values():
+        table.add_column(heading, justify="right", no_wrap=True)
     metrics = list(bundle.report().metrics)
-    for targets in ("all", "liked"):
+    for targets, suffix in (("all", ""), ("liked", ", liked targets")):
         for system in dict.fromkeys(metric.system for metric in metrics):
-            table.add_row(system, targets, *(_cell(metrics, system, targets, name) for name in _SHOWN))
+            table.add_row(system + suffix, *(_cell(metrics, system, targets, name) for name in _SHOWN))
     console.print(table)
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timings_s.items())
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
         "and links.csv beside it are read too",
     )
     parser.add_argument("--remove", type=int, nargs="*", default=[], metavar="ID", help="movies to remove")
-    default = os.environ.get("MARQUEE_REGISTRY", ".marquee/registry")
+    default = os.environ.get("MARQUEE_REGISTRY") or ".marquee/registry"
     parser.add_argument("--registry", type=Path, default=Path(default), help="the registry (%(default)s)")
     options = parser.parse_args(arguments)
     if options.movies is None and not options.remove:

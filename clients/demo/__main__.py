@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console()
     started = time.monotonic()
     try:
-        _run(options, console)
+        work = _run(options, console)
     except MarqueeError as error:
         print(f"demo: {error.message}", file=sys.stderr)
         return 1
@@ -39,16 +39,18 @@ def main(arguments: list[str] | None = None) -> int:
     console.print(
         f"\nThat took {time.monotonic() - started:.0f} s; everything it started has stopped.", highlight=False
     )
-    _what_next(options, console)
+    _what_next(work, console)
     return 0
 
 
-def _run(options: argparse.Namespace, console: Console) -> None:
-    work: Path = options.work
-    work.mkdir(parents=True, exist_ok=True)
-    registry, store = work / "registry", work / "features.sqlite"
+def _run(options: argparse.Namespace, console: Console) -> Path:
+    """Runs everything; returns the folder of what was made."""
     console.rule("[bold]Data")
     data = Path(run_step("training.obtain", *(["--data", options.data] if options.data else [])))
+    # Each data set has its own folder: movie and user ids of one mean nothing in another.
+    work: Path = options.work / data.resolve().name
+    work.mkdir(parents=True, exist_ok=True)
+    registry, store = work / "registry", work / "features.sqlite"
     console.rule("[bold]Training")
     run_step("training", "--data", data, "--tower", options.tower, "--out", work / "bundle")
     console.rule("[bold]Publishing, and filling the feature store")
@@ -65,6 +67,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
         _note(console, f"user_encoder on {encoder}, retriever on {retriever}")
         with Recommender(encoder, retriever, deadline_s=5.0) as marquee:
             tell(marquee, _a_known_user(data), console)
+    return work
 
 
 def _note(console: Console, text: str) -> None:
@@ -77,12 +80,12 @@ def _a_known_user(data: Path) -> str:
         return next(ratings).split(",")[0]
 
 
-def _what_next(options: argparse.Namespace, console: Console) -> None:
+def _what_next(work: Path, console: Console) -> None:
     python = os.path.relpath(sys.executable)
-    registry = f"--registry {options.work}/registry"
+    registry = f"--registry {work}/registry"
     console.rule("[bold]Try next")
     for line in (
-        f"{python} -m services.user_encoder {registry} --store {options.work}/features.sqlite & "
+        f"{python} -m services.user_encoder {registry} --store {work}/features.sqlite & "
         f"{python} -m services.retriever {registry} &",
         f'{python} -m clients.cli recommend --like "The Matrix" --like "Alien" --genre Comedy',
         "make demo DATA=<a folder with your ratings.csv and movies.csv>",

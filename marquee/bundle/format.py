@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from tokenize import TokenError
 from types import TracebackType
 
 import numpy as np
@@ -71,25 +72,34 @@ class Bundle:
 
     def array(self, name: str) -> npt.NDArray[np.generic]:
         """Maps an .npy file into memory, read-only."""
-        try:
-            array: npt.NDArray[np.generic] = np.load(self.file(name), mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError) as error:
-            raise BundleError(f"{self.file(name)}: not a readable .npy file ({error})") from error
-        return array
+        return load_array(self.file(name))
 
     def report(self) -> bundle_pb2.Report:
         """Reads report.json; empty where there is none. No id covers it, so nothing must depend on it."""
-        try:
-            text = self.file(REPORT).read_text()
-        except FileNotFoundError:
+        file = self.file(REPORT)
+        if not os.path.lexists(file):
             return bundle_pb2.Report()
+        if not _is_plain(file):
+            raise BundleError(f"{file}: is not a plain file; export the bundle again")
         try:
-            return json_format.Parse(text, bundle_pb2.Report(), ignore_unknown_fields=True)
-        except json_format.ParseError as error:
-            raise BundleError(f"{self.file(REPORT)}: not a report ({error}); export the bundle again") from error
+            return json_format.Parse(file.read_bytes(), bundle_pb2.Report(), ignore_unknown_fields=True)
+        except (json_format.ParseError, UnicodeDecodeError, OSError) as error:
+            raise BundleError(f"{file}: not a report ({error}); export the bundle again") from error
 
     def __repr__(self) -> str:
         return f"Bundle({self.id[:12]}, space={self.space[:12]}, {self.manifest.movies} movies)"
+
+
+def load_array(file: Path) -> npt.NDArray[np.generic]:
+    """Maps an .npy file into memory, read-only; raises BundleError where it is not one."""
+    try:
+        # Unlike np.load, reads no other format; the last two errors are of headers that are no Python literals.
+        array: npt.NDArray[np.generic] = np.lib.format.open_memmap(file, mode="r")
+        if array.ndim == 0:
+            raise ValueError("it holds a single number")
+    except (ValueError, OSError, SyntaxError, TokenError) as error:
+        raise BundleError(f"{file}: not a readable .npy file ({error}); export the bundle again") from error
+    return array
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -110,8 +120,8 @@ def open_bundle(path: Path) -> Bundle:
 
 def _read_manifest(path: Path) -> bytes:
     file = path / MANIFEST
-    if file.is_symlink():
-        raise BundleError(f"{file}: is a symbolic link; a bundle holds plain files only")
+    if os.path.lexists(file) and not _is_plain(file):
+        raise BundleError(f"{file}: is not a plain file; publish the bundle again")
     try:
         return file.read_bytes()
     except OSError as error:
@@ -144,13 +154,18 @@ def _check_names(path: Path, manifest: bundle_pb2.Manifest) -> None:
 
 def _check_file(path: Path, entry: bundle_pb2.File) -> None:
     file = path / entry.name
-    if file.is_symlink() or not file.is_file():
+    if not _is_plain(file):
         raise BundleError(f"{file}: is missing, or is not a plain file; publish the bundle again")
     size = file.stat().st_size
     if size != entry.size:
         raise BundleError(f"{file}: has {size} bytes, the manifest says {entry.size}; publish the bundle again")
     if sha256_of(file) != entry.sha256:
         raise BundleError(f"{file}: its sha256 is not the manifest's: it was edited or damaged; publish it again")
+
+
+def _is_plain(file: Path) -> bool:
+    # os.path and not Path: a name that no file system takes is answered with False.
+    return os.path.isfile(file) and not os.path.islink(file)
 
 
 def sha256_of(file: Path) -> str:
@@ -162,8 +177,8 @@ def sha256_of(file: Path) -> str:
 def space_id(manifest: bundle_pb2.Manifest, path: Path) -> str:
     """Hashes what makes an embedding space: both towers, the trained history rows, the feature spec."""
     rows = manifest.trained_history_rows
-    ids = np.load(path / HISTORY_IDS, mmap_mode="r", allow_pickle=False)[:rows]
-    table = np.load(path / HISTORY_TABLE, mmap_mode="r", allow_pickle=False)[:rows]
+    ids = load_array(path / HISTORY_IDS)[:rows]
+    table = load_array(path / HISTORY_TABLE)[:rows]
     digest = hashlib.sha256()
     digest.update(_canonical(manifest.features).encode())
     for part in (sha256_of(path / USER_TOWER), sha256_of(path / ITEM_TOWER)):

@@ -24,7 +24,8 @@ _LEAST_COMMON = 20
 class Evaluation(NamedTuple):
     """Holds per-query NDCG@10 of the `last` protocol, so that two bundles can be compared in pairs.
 
-    `queries` [Q] are hashes of (user, target), no person's id; `model` and `popularity` are [Q].
+    `queries` [Q] are hashes of (user, target): not ids, though who has both can find a match. `model` and
+    `popularity` are [Q].
     """
 
     queries: npt.NDArray[np.uint64]

@@ -135,6 +135,14 @@ class Registry:
             raise BundleError(f"{path}: its sha256 is not the bundle's id: it was edited; publish the bundle again")
         return json_format.Parse(data, bundle_pb2.Manifest(), ignore_unknown_fields=True)
 
+    def open(self, bundle_id: str) -> Bundle:
+        """Verifies a bundle of the registry and opens it; raises BundleError where it is not the one its id names."""
+        path = self.bundle_path(bundle_id)
+        bundle = open_bundle(path)
+        if bundle.id != bundle_id:
+            raise BundleError(f"{path / MANIFEST}: is of bundle {bundle.id}: it was edited; publish the bundle again")
+        return bundle
+
     def publish(self, bundle_dir: Path, *, check: Check | None) -> Pointer:
         """Copies a bundle into the registry and points to it.
 
@@ -149,7 +157,7 @@ class Registry:
 
             def step(pointer: Pointer) -> Pointer:
                 if check is not None and not pointer.role(candidate.id) and pointer.active not in judged:
-                    check(candidate, self._open(pointer.active))
+                    check(candidate, self.open(pointer.active) if pointer.active else None)
                     judged.add(pointer.active)
                 return self._published(pointer, candidate, "" if check else ", without the gate")
 
@@ -210,7 +218,7 @@ class Registry:
         chosen = self._choose(pointer, name)
         if chosen == pointer.active:
             return pointer
-        space = open_bundle(self.bundle_path(chosen)).space
+        space = self.open(chosen).space
         if confirm is not None and pointer.active:
             confirm(space)
         how = "" if confirm or not pointer.active else ", without asking replicas"
@@ -237,7 +245,7 @@ class Registry:
 
     def _rolled_back(self, pointer: Pointer) -> Pointer:
         earlier = self._earlier(pointer)
-        space = open_bundle(self.bundle_path(earlier.active)).space
+        space = self.open(earlier.active).space
         what = f"roll back to generation {earlier.generation}"
         if space == self.manifest(pointer.active).space:
             return pointer.changed(earlier.active, pointer.standby, what, earlier.generation)
@@ -260,22 +268,23 @@ class Registry:
     def _install(self, bundle: Bundle) -> Bundle:
         """Copies a bundle to its place and verifies the copy; one that is there and whole is left alone."""
         place = self.bundle_path(bundle.id)
-        if whole := _open_whole(place):
+        if whole := self._open_whole(bundle.id):
             return whole
         copy = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self._bundles))
         try:
             self._copy(bundle, copy)
             with self._lock(_CHANGES, fcntl.LOCK_EX):
                 # Somebody else may have published the same bundle meanwhile, and it may be in use.
-                if _open_whole(place) is None:
+                if self._open_whole(bundle.id) is None:
                     replace_folder(copy, place)
         finally:
             shutil.rmtree(copy, ignore_errors=True)
-        return open_bundle(place)
+        return self.open(bundle.id)
 
     def _copy(self, bundle: Bundle, folder: Path) -> None:
         names = [MANIFEST, *(entry.name for entry in bundle.manifest.files)]
-        names += [REPORT] if bundle.file(REPORT).is_file() else []
+        report = bundle.file(REPORT)
+        names += [REPORT] if report.is_file() and not report.is_symlink() else []
         for name in names:
             shutil.copyfile(bundle.file(name), folder / name)
         sync_folder(folder, names)
@@ -283,8 +292,11 @@ class Registry:
         if open_bundle(folder).id != bundle.id:
             raise BundleError(f"{bundle.path}: changed while it was copied; publish it again")
 
-    def _open(self, bundle_id: str) -> Bundle | None:
-        return open_bundle(self.bundle_path(bundle_id)) if bundle_id else None
+    def _open_whole(self, bundle_id: str) -> Bundle | None:
+        try:
+            return self.open(bundle_id)
+        except BundleError:
+            return None
 
     def _check_present(self, *bundle_ids: str) -> None:
         for bundle_id in bundle_ids:
@@ -355,13 +367,6 @@ class Registry:
         with (self.root / name).open("a") as stream:
             fcntl.flock(stream, how)
             yield
-
-
-def _open_whole(path: Path) -> Bundle | None:
-    try:
-        return open_bundle(path)
-    except BundleError:
-        return None
 
 
 def _remove(path: Path) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
-from marquee.bundle.format import Bundle, open_bundle
+from marquee.bundle.format import Bundle
 from marquee.bundle.registry import Pointer, Registry
 from marquee.bundle.v1 import bundle_pb2
 from marquee.errors import BundleError, RegistryError, SpaceNotLoaded
@@ -193,9 +193,7 @@ class Spaces(Generic[T]):
         started = time.monotonic()
         path = self._registry.bundle_path(bundle_id)
         try:
-            bundle = open_bundle(path)
-            if bundle.id != bundle_id:
-                raise BundleError(f"{path}: holds bundle {bundle.id}: it was edited; publish the bundle again")
+            bundle = self._registry.open(bundle_id)
             model = self._load(bundle)
         except BundleError:
             raise

@@ -31,16 +31,22 @@ class Person(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """Holds what all people of a call share."""
+    """Holds what all people of a call share.
+
+    `live`: nobody asked for a moment, it is the clock's. Then events that a faster clock dated up to five minutes ahead
+    count as well, or what somebody just did would be missing from the next answer.
+    """
 
     as_of_ms: int
+    live: bool
     allow_cold_start: bool
 
 
 class Prepared(NamedTuple):
-    """Holds a person's tower input and the account of it; `seen` is packed as Search takes it."""
+    """Holds a person's tower input, the moment it is of, and the account of it; `seen` is packed as Search takes it."""
 
     encoded: Encoded
+    as_of_ms: int
     source: user_encoder_pb2.FeatureSource
     seen: bytes
 
@@ -101,8 +107,11 @@ def prepare(encoder: Encoder, person: Person, stored: Events, moment: Moment) ->
     merged, source = _merge(person, stored)
     if merged.size == 0 and not moment.allow_cold_start:
         raise _unknown(person)
-    encoded = encoder.prepare(merged, moment.as_of_ms)
-    return Prepared(encoded, source if encoded.used else COLD_START, pack_seen(merged))
+    as_of_ms = moment.as_of_ms
+    if moment.live and merged.size:
+        as_of_ms = max(as_of_ms, int(merged.times_ms[-1]))
+    encoded = encoder.prepare(merged, as_of_ms)
+    return Prepared(encoded, as_of_ms, source if encoded.used else COLD_START, pack_seen(merged))
 
 
 def _merge(person: Person, stored: Events) -> tuple[Events, user_encoder_pb2.FeatureSource]:

@@ -64,7 +64,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         """Encodes one person."""
         now_ms = clock_ms()
         request_id = request_id_of(request.request_id)
-        moment = Moment(read_as_of(request.as_of_ms, now_ms), request.allow_cold_start)
+        moment = _moment(request, now_ms)
         person = _read_person(request, now_ms, "")
         loaded = self._spaces.get(request.space)
         vector, prepared = await encode_one(loaded.model, self._store, person, moment)
@@ -74,7 +74,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
             space=loaded.bundle.space,
             bundle_id=loaded.bundle.id,
             request_id=request_id,
-            as_of_ms=moment.as_of_ms,
+            as_of_ms=prepared.as_of_ms,
             source=prepared.source,
             events_used=encoded.used,
             events_unknown=encoded.unknown,
@@ -90,7 +90,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         now_ms = clock_ms()
         request_id = request_id_of(request.request_id)
         _check_count(len(request.items), MAX_BATCH, "items")
-        moment = Moment(read_as_of(request.as_of_ms, now_ms), request.allow_cold_start)
+        moment = _moment(request, now_ms)
         loaded = self._spaces.get(request.space)
         batch = await encode_batch(loaded.model, self._store, _read_people(request, now_ms), moment)
         return user_encoder_pb2.BatchEncodeResponse(
@@ -148,6 +148,10 @@ _OK = status_pb2.Status()
 def _check_count(count: int, most: int, field: str) -> None:
     if not 1 <= count <= most:
         raise InvalidRequest(f"{field} has {count} entries; send 1 to {most:,}", field=field)
+
+
+def _moment(request: user_encoder_pb2.EncodeRequest | user_encoder_pb2.BatchEncodeRequest, now_ms: int) -> Moment:
+    return Moment(read_as_of(request.as_of_ms, now_ms), request.as_of_ms == 0, request.allow_cold_start)
 
 
 def _read_person(

@@ -51,7 +51,8 @@ def of_file(file: str) -> Iterator[Damage]:
     yield Damage(f"{file}-a-link-to-nothing", file, lambda folder: _replace_by_link(folder / file, Path("nowhere")))
     yield Damage(f"{file}-a-folder", file, lambda folder: _make_folder(folder / file))
     yield Damage(f"{file}-a-pipe", file, lambda folder: _make_pipe(folder / file))
-    yield Damage(f"{file}-of-another-bundle", file, lambda folder: _take(folder, file))
+    # Another bundle's manifest is a good one: the first file that it lists is what does not fit.
+    yield Damage(f"{file}-of-another-bundle", min(FILES) if file == MANIFEST else file, partial(_take, file=file))
 
 
 def of_listed_file(file: str) -> Iterator[Damage]:
@@ -191,7 +192,7 @@ def _of_manifest() -> Iterator[Damage]:
     yield edited("lists-a-name-with-nul", lambda fields: fields["files"].append({"name": "x\0y"}), "x\0y")
     yield edited("lists-a-file-twice", lambda fields: fields["files"].append(fields["files"][0]))
     yield edited("lists-no-file", lambda fields: fields.pop("files"))
-    yield edited("exchanges-two-names", _exchange_names, ITEM_TOWER)
+    yield edited("exchanges-two-names", _exchange_names, USER_TOWER)
     yield edited("another-size", lambda fields: entry(fields, USER_TOWER).update(size="1"), USER_TOWER)
     yield edited("another-sha256", lambda fields: entry(fields, USER_TOWER).update(sha256="0" * 64), USER_TOWER)
     yield edited("no-sha256", lambda fields: entry(fields, USER_TOWER).pop("sha256"), USER_TOWER)

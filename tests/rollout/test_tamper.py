@@ -137,11 +137,9 @@ def test_whichever_bit_of_the_manifest_is_flipped_the_bundle_is_not_what_its_id_
     opened = 0
     for at in range(0, len(manifest), 5):
         flip_bit(folder, MANIFEST, at, int(rng.integers(8)))
-        try:
+        with contextlib.suppress(BundleError):
             assert open_bundle(folder).id != pristine.next.id
             opened += 1
-        except BundleError as error:
-            assert str(folder) in error.message or MANIFEST in error.message
         (folder / MANIFEST).write_bytes(manifest)
     # Some bits are of facts that nothing in the bundle can contradict: the seed, the name of the dataset.
     assert 0 < opened < len(manifest) / 20
@@ -162,10 +160,12 @@ def test_a_manifest_edited_in_the_registry_is_another_bundle_and_refused(world: 
     assert world.registry.activate(confirm=None).active == world.next.id
 
 
-def test_an_active_manifest_edited_in_the_registry_does_not_judge_others(world: World) -> None:
+def test_no_bundle_is_judged_by_an_active_one_that_was_edited(world: World) -> None:
     QUIET_EDIT(world.registry.bundle_path(world.served.id))
-    with unchanged(world.registry), pytest.raises(BundleError, match="edited"):
+    before = world.registry.read()
+    with pytest.raises(BundleError, match="edited"):
         world.registry.publish(world.folder / OTHER, check=lambda candidate, active: pytest.fail("it was judged"))
+    assert world.registry.read() == before
 
 
 @pytest.mark.parametrize(
@@ -217,10 +217,10 @@ report_damages = pytest.mark.parametrize("damage", REPORT_DAMAGES, ids=[damage.n
 
 @report_damages
 def test_a_bundle_with_a_broken_report_is_published(world: World, damage: Damage) -> None:
-    damage.apply(world.folder / OTHER)
-    bundle = open_bundle(world.folder / OTHER)
-    assert world.registry.publish(bundle.path, check=None).standby == bundle.id
-    arrived = world.registry.bundle_path(bundle.id) / REPORT
+    damage.apply(world.next.path)
+    registry = Registry(world.folder / "fresh")
+    assert registry.publish(world.next.path, check=None).standby == world.next.id
+    arrived = registry.bundle_path(world.next.id) / REPORT
     assert not arrived.is_symlink()
     assert arrived.is_file() or not arrived.exists()
 
@@ -232,7 +232,7 @@ async def test_a_bundle_whose_report_breaks_in_the_registry_is_served(world: Wor
     spaces = Spaces(world.registry, Retrieval, CommonSettings())
     await spaces.start()
     assert spaces.get("").bundle.id == world.next.id
-    assert spaces.state() == (3, "")
+    assert spaces.state() == (world.registry.read().generation, "")
 
 
 class Service(NamedTuple):

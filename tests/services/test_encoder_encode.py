@@ -164,6 +164,12 @@ async def test_events_after_as_of_are_not_read_but_seen(rig: EncoderRig) -> None
     assert (answer.events_used, answer.newest_event_ms, seen_of(answer)) == (1, FIRST.time, [1, 4])
 
 
+async def test_an_event_that_a_faster_clock_dated_ahead_is_read_at_once(rig: EncoderRig) -> None:
+    ahead = time.time_ns() // 1_000_000 + 120_000
+    answer = await rig.users.Encode(asking("", FIRST, SECOND._replace(time=ahead), as_of_ms=0))
+    assert (answer.events_used, answer.newest_event_ms, answer.as_of_ms) == (2, ahead, ahead)
+
+
 async def test_ages_are_measured_from_as_of(rig: EncoderRig) -> None:
     vectors = [
         vector_of(await rig.users.Encode(asking("", FIRST, SECOND, as_of_ms=AS_OF + years * 365 * DAY_MS)))

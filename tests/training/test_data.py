@@ -323,7 +323,7 @@ def test_fingerprint_sees_a_changed_movie(tmp_path: Path) -> None:
         ("1,1,4,", "timestamp is not a number"),
         ("1,1,4,yesterday", "timestamp is not a number"),
         ("1,1,4,-1", "timestamp, read as s, is not from 1970 to 2099"),
-        ("1,1,4,964982703000", "timestamp, read as s, is not from 1970 to 2099"),
+        ("1,1,4,1400000000000", "timestamp, read as s, is not from 1970 to 2099"),
         ("1,1,4", "wrong number of fields"),
         ("1,1,4,1,1", "wrong number of fields"),
         ('1,1,"4,1', "quotes that do not pair around a field"),
