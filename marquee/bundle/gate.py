@@ -52,9 +52,15 @@ def check_gate(candidate: Bundle, active: Bundle | None) -> None:
     """
     try:
         check_consistent(candidate)
+        evaluation = read_evaluation(candidate)
     except BundleError as error:
         raise GateRefused(f"refused: {error.message}") from error
-    evaluation = read_evaluation(candidate)
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # whatever pieces that do not fit make an engine raise
+        raise GateRefused(
+            f"refused: {candidate.path}: its pieces do not fit ({type(error).__name__}: {error}); export the bundle again"
+        ) from error
     _check_popularity(candidate, evaluation)
     if active is not None:
         _check_active(candidate, evaluation, active)
@@ -96,8 +102,13 @@ def _check_vectors(bundle: Bundle) -> None:
 
 
 def _check_popularity(candidate: Bundle, evaluation: Evaluation) -> None:
+    if len(evaluation.model) == 0:
+        raise GateRefused(
+            f"refused: {candidate.file(EVALUATION)}: has no queries; evaluate on data that has some, or publish with "
+            "--force"
+        )
     model, popularity = float(evaluation.model.mean()), float(evaluation.popularity.mean())
-    if len(evaluation.model) == 0 or not model >= popularity:
+    if not model >= popularity:
         raise GateRefused(
             f"refused: bundle {candidate.id[:12]} has NDCG@10 {model:.4f} on {len(evaluation.model)} queries, below "
             f"popularity's {popularity:.4f}; train longer or on more data, or publish with --force"

@@ -20,6 +20,11 @@ class Encoder:
         self._name = bundle.file(USER_TOWER)
         self._index = HistoryIndex(np.asarray(bundle.array(HISTORY_IDS), np.int64))
         self._table = np.asarray(bundle.array(HISTORY_TABLE), np.float32)
+        if self._table.shape != (self._index.count, self.spec.dimension):
+            raise BundleError(
+                f"{bundle.file(HISTORY_TABLE)}: is {self._table.shape}, the bundle has {self._index.count} history ids "
+                f"and {self.spec.dimension} dimensions; export the bundle again"
+            )
         self._session = open_session(bundle, USER_TOWER, threads)
 
     def prepare(self, merged: Events, as_of_ms: int) -> Encoded:

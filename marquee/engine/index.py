@@ -44,6 +44,11 @@ class Index:
         self.movie_ids: Int64s = np.asarray(bundle.array(MOVIE_IDS), np.int64)
         self._vectors_ND: Floats = np.ascontiguousarray(bundle.array(ITEM_VECTORS), np.float32)
         self._index = _open_index(bundle, len(self.movie_ids))
+        if self._vectors_ND.shape != (self.count, bundle.features.dimension):
+            raise BundleError(
+                f"{bundle.file(ITEM_VECTORS)}: is {self._vectors_ND.shape}, the bundle has {self.count} movies and "
+                f"{bundle.features.dimension} dimensions; export the bundle again"
+            )
         self._rows = _RowsOfIds(self.movie_ids)
         use_threads(threads)
 

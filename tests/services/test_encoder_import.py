@@ -37,10 +37,10 @@ async def run(folder: Path, store: SqliteStore, text: str | bytes) -> Imported:
 
 
 async def test_each_row_becomes_a_rating(tmp_path: Path, store: SqliteStore) -> None:
-    done = await run(tmp_path, store, HEADER + "1,7001,2.5,1400000100\n2,7003,4,1400000200\n1,7002,3.0,1400000300\n")
+    done = await run(tmp_path, store, HEADER + "1,7001,2.5,100\n2,7003,4,200\n1,7002,3.0,300\n")
     assert done[:5] == (3, 3, 2, 2, ())
     one, two = await store.read_many(["1", "2"])
-    expected = events(Row(7001, RATED, 2.5, 1_400_000_100_000), Row(7002, RATED, 3, 1_400_000_300_000))
+    expected = events(Row(7001, RATED, 2.5, 100_000), Row(7002, RATED, 3, 300_000))
     assert pack(one) == pack(expected)
     assert two.movie_ids.tolist() == [7003]
 
