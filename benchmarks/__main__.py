@@ -59,7 +59,8 @@ def _run(options: argparse.Namespace) -> None:
             _measure(work, frozenset(options.only), rows)
         except MarqueeError:
             # What was measured before is still worth reading.
-            print(markdown(where, describe_data(work), rows))
+            if rows:
+                print(markdown(where, describe_data(work), rows))
             raise
         data = describe_data(work)
     print(markdown(where, data, rows))

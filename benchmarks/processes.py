@@ -82,11 +82,11 @@ class Child:
     started: float
 
     def failure(self) -> BenchmarkFailed:
-        """Says in a sentence how the process ended, with the last line that it wrote."""
+        """Says in a sentence how the process ended, with the last it wrote: two lines, as the demo quotes its steps."""
         code = self.process.poll()
         how = "did not come up in time" if code is None else f"ended with exit code {code}"
         lines = [line for line in self.stderr.read_text(errors="replace").splitlines() if line.strip()]
-        return BenchmarkFailed(f"`python -m {self.module}` {how}: {lines[-1] if lines else 'it said nothing'}")
+        return BenchmarkFailed(f"`python -m {self.module}` {how}: {' – '.join(lines[-2:]) or 'it said nothing'}")
 
 
 class Server(NamedTuple):

@@ -39,7 +39,8 @@ class Work(NamedTuple):
     def arguments(self, service: str) -> list[str | Path]:
         """Lists what a service has to be told beside where to listen."""
         store: list[str | Path] = ["--store", self.store] if service == "user_encoder" else []
-        return ["--registry", self.registry, *store]
+        # Text, because the last line that a service logs is quoted where it does not come up.
+        return ["--registry", self.registry, "--log-format", "text", *store]
 
 
 def obtain_data(named: str, folder: Path, processes: Processes) -> Path:

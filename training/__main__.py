@@ -16,7 +16,7 @@ from rich.table import Table
 from marquee.bundle.format import Bundle
 from marquee.bundle.v1 import bundle_pb2
 from marquee.errors import MarqueeError
-from training.data import load_dataset
+from training.data import load_dataset, read_columns
 from training.export import export
 from training.model import TowerConfig
 from training.split import last_split
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace, console: Console) -> Bundle:
     started = time.perf_counter()
     tower = TowerConfig(kind=options.tower, dimension=options.dimension)
     config = TrainConfig(**{field: getattr(options, field) for field in _TUNABLE})
-    data = load_dataset(options.data)
+    data = load_dataset(options.data, read_columns(options.columns) if options.columns else None)
     console.print(data.describe(), highlight=False, markup=False)
     loaded = time.perf_counter()
     split = last_split(data, spec_of(tower))
@@ -69,6 +69,13 @@ def build_parser() -> argparse.ArgumentParser:
     """Builds the command line."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with MovieLens-format ratings and movies")
+    parser.add_argument(
+        "--columns",
+        type=Path,
+        metavar="FILE",
+        help="JSON that names the files and columns of data in another format, for example "
+        '{"events_file": "log.parquet", "user": "who"}; training/data/columns.py lists the fields',
+    )
     parser.add_argument(
         "--out", type=Path, default=Path(".marquee/bundle"), help="where to write the bundle (%(default)s)"
     )

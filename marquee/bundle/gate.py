@@ -59,7 +59,8 @@ def check_gate(candidate: Bundle, active: Bundle | None) -> None:
         raise
     except Exception as error:  # whatever pieces that do not fit make an engine raise
         raise GateRefused(
-            f"refused: {candidate.path}: its pieces do not fit ({type(error).__name__}: {error}); export the bundle again"
+            f"refused: {candidate.path}: its pieces do not fit ({type(error).__name__}: {error}); export the "
+            "bundle again"
         ) from error
     _check_popularity(candidate, evaluation)
     if active is not None:

@@ -62,7 +62,8 @@ def write_npz(path: Path, arrays: dict[str, npt.NDArray[np.generic]]) -> None:
 def read_npz(path: Path) -> dict[str, npt.NDArray[np.generic]]:
     """Reads every array of an .npz file; raises BundleError where it is not one."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here: np.load leaves open what is no zip file.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return dict(arrays)
     except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
         raise BundleError(f"{path}: not a readable .npz file ({error}); publish the bundle again") from error

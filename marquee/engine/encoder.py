@@ -18,11 +18,12 @@ class Encoder:
         self.spec = bundle.features
         self.space = bundle.space
         self._name = bundle.file(USER_TOWER)
-        self._index = HistoryIndex(np.asarray(bundle.array(HISTORY_IDS), np.int64))
+        history_ids = np.asarray(bundle.array(HISTORY_IDS), np.int64)
+        self._index = HistoryIndex(history_ids)
         self._table = np.asarray(bundle.array(HISTORY_TABLE), np.float32)
-        if self._table.shape != (self._index.count, self.spec.dimension):
+        if self._table.shape != (len(history_ids), self.spec.dimension):
             raise BundleError(
-                f"{bundle.file(HISTORY_TABLE)}: is {self._table.shape}, the bundle has {self._index.count} history ids "
+                f"{bundle.file(HISTORY_TABLE)}: is {self._table.shape}, the bundle has {len(history_ids)} history ids "
                 f"and {self.spec.dimension} dimensions; export the bundle again"
             )
         self._session = open_session(bundle, USER_TOWER, threads)

@@ -42,6 +42,7 @@ from tests.rigs import ROOT
 MOVIES = 60
 Change = Callable[[Bundle], None]
 Values = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.generic]
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +140,13 @@ def forget_an_event(probes: Probes) -> Probes:
     """Leaves the vectors as they were, of histories that were longer by their last event."""
     offsets = probes.offsets - (np.arange(len(probes.offsets)) > 3)
     last = int(probes.offsets[4]) - 1
-    columns = (np.delete(column, last) for column in probes[:4])
-    return Probes(*columns, offsets, *probes[5:])
+    return probes._replace(
+        movie_ids=np.delete(probes.movie_ids, last),
+        kinds=np.delete(probes.kinds, last),
+        values=np.delete(probes.values, last),
+        times_ms=np.delete(probes.times_ms, last),
+        offsets=offsets,
+    )
 
 
 @pytest.mark.parametrize(
@@ -238,6 +244,33 @@ def _overwrite(file: Path, content: bytes) -> None:
     file.write_bytes(content)
 
 
+@pytest.mark.parametrize("name", [HISTORY_IDS, HISTORY_TABLE, MOVIE_IDS, ITEM_VECTORS])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows[:-1],
+        lambda rows: rows[:0],
+        lambda rows: np.concatenate((rows, 7 * rows[:1])),
+        lambda rows: rows[..., None],
+        lambda rows: np.full(rows.shape, "text"),
+    ],
+    ids=["a-row-less", "no-rows", "a-row-more", "a-dimension-more", "text"],
+)
+def test_arrays_that_do_not_fit_each_other_are_refused(
+    registry: Registry, good: Bundle, tmp_path: Path, name: str, change: Callable[[Rows], Rows]
+) -> None:
+    def apply(draft: Bundle) -> None:
+        np.save(draft.file(name), change(np.load(draft.file(name))))
+
+    refusal(registry, changed(good, tmp_path / "misfit", apply))
+
+
+@pytest.mark.parametrize("name", [USER_TOWER, ITEM_TOWER, HISTORY_TABLE, ITEM_VECTORS, INDEX, PROBES])
+def test_pieces_of_another_dimension_are_refused(registry: Registry, good: Bundle, tmp_path: Path, name: str) -> None:
+    narrow = make_bundle(tmp_path / "narrow", movies=MOVIES, seed=1, dimension=8)
+    refusal(registry, changed(good, tmp_path / "mixed", lambda draft: take(draft, narrow, name)))
+
+
 def evaluate(draft: Bundle, model: Values, *, first: int = 1, popularity: float = 0.1) -> None:
     """Writes an evaluation: NDCG@10 of queries first, first + 1, …"""
     queries = np.arange(first, first + len(model), dtype=np.uint64)
@@ -257,7 +290,7 @@ def of(*parts: tuple[int, float]) -> Values:
         # 1/40 * 3.96 = 0.099
         (of((39, 0.0), (1, 3.96)), r"NDCG@10 0\.0990 on 40 queries, below popularity's 0\.1000"),
         (of((39, 0.5), (1, np.nan)), r"NDCG@10 nan on 40 queries"),
-        (of((0, 0.0)), "0 queries"),
+        (of((0, 0.0)), "has no queries"),
     ],
     ids=["everywhere", "on-average", "not-a-number", "no-queries"],
 )

@@ -43,7 +43,8 @@ DELAYS_S = (0, 5, 20)
 FAST, SLOW = 0, len(DELAYS_S) - 1
 # Less than the slow replicas' delay: only calls keep a retired space loaded until those have followed.
 QUIET_S = 8.0
-CALLERS, PAUSE_S = 4, 0.2
+# About 25 calls a second in all.
+CALLERS, PAUSE_S = 4, 0.15
 CALL_TIMEOUT_S = 10.0
 # The longest delay, loading, and a machine that has much else to do.
 PATIENCE_S = 60.0
@@ -168,6 +169,8 @@ class Callers:
         started = time.monotonic()
         encoded = await self._fleet.encoders[encoder].users.Encode(request, timeout=CALL_TIMEOUT_S)
         ended = time.monotonic()
+        # A flip may come between the two calls.
+        await asyncio.sleep(PAUSE_S)
         found = await self._fleet.retrievers[retriever].movies.Search(
             retriever_pb2.SearchRequest(vector=encoded.vector, space=encoded.space, k=K, exclude_packed=encoded.seen),
             timeout=CALL_TIMEOUT_S,
@@ -367,6 +370,7 @@ def check_answers(pairs: list[Pair], rollout: Rollout, bundles: Bundles) -> None
     a, b, c = bundles.a.space, bundles.b.space, bundles.c.space
     order = [a, b, c]
     assert {pair.space for pair in pairs} == set(order)
+    assert len({(pair.encoder, pair.retriever) for pair in pairs}) == len(DELAYS_S) ** 2
     for pair in pairs:
         possible = {
             a: pair.started < rollout.settled[b],

@@ -7,7 +7,7 @@ import pytest
 
 from marquee import features
 from marquee.errors import ConfigError, DataError
-from training.data import ColumnMap, Dataset, load_dataset
+from training.data import ColumnMap, Dataset, load_dataset, read_columns
 from training.sample import SIMULATED_NOTICE, write_sample
 
 HEADER = "userId,movieId,rating,timestamp"
@@ -503,3 +503,23 @@ def test_scale_is_mapped_to_stars(tmp_path: Path) -> None:
     write(tmp_path, ("1,1,0,1", "2,1,50,1", "3,1,100,1"))
     data = load_dataset(tmp_path, ColumnMap(rating_min=0, rating_max=100))
     assert data.values.tolist() == [0.5, 0.5 + 4.5 * 50 / 100, 5.0]
+
+
+def test_a_column_map_is_read_from_json(tmp_path: Path) -> None:
+    (tmp_path / "columns.json").write_text('{"events_file": "log.csv", "user": "who", "rating_max": 10}')
+    assert read_columns(tmp_path / "columns.json") == ColumnMap(events_file="log.csv", user="who", rating_max=10)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "columns.json: is not a JSON file"),
+        ('{"users": "who"}', "'users' is not a field of a column map; there are events_file"),
+        ("[]", "is not a field"),
+        ('{"user": ""}', "user"),
+    ],
+)
+def test_a_wrong_column_map_is_named(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "columns.json").write_text(text)
+    with pytest.raises(ConfigError, match=problem):
+        read_columns(tmp_path / "columns.json")

@@ -4,9 +4,9 @@ MovieLens folders (CSV, and the `.dat` files of 1M) are recognised by what lies 
 described by a `ColumnMap`. Nothing is dropped in silence: `LoadReport` counts it, reason by reason.
 """
 
-from training.data.columns import ColumnMap
+from training.data.columns import ColumnMap, read_columns
 from training.data.dataset import Dataset, load_dataset
 from training.data.movies import load_movies
 from training.data.report import Dropped, LoadReport
 
-__all__ = ["ColumnMap", "Dataset", "Dropped", "LoadReport", "load_dataset", "load_movies"]
+__all__ = ["ColumnMap", "Dataset", "Dropped", "LoadReport", "load_dataset", "load_movies", "read_columns"]

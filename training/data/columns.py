@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Literal
 
 from marquee.errors import ConfigError
@@ -102,3 +104,16 @@ class ColumnMap:
 
 def _wrong(field: str, found: object, cure: str) -> ConfigError:
     return ConfigError(f"ColumnMap.{field} is {found!r}: {cure}", field=field)
+
+
+def read_columns(path: Path) -> ColumnMap:
+    """Reads a ColumnMap from a JSON file; raises ConfigError, which names the file and what is wrong."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: is not a JSON file that can be read ({error})") from error
+    known = {field.name: str(field.default) for field in dataclasses.fields(ColumnMap)}
+    unknown = sorted(set(fields) - known.keys()) if isinstance(fields, dict) else [str(fields)]
+    if unknown:
+        raise ConfigError(f"{path}: {unknown[0]!r} is not a field of a column map; there are {', '.join(known)}")
+    return ColumnMap(**fields)
