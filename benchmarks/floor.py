@@ -1,7 +1,7 @@
 """The floor: `python -m benchmarks.floor`, the least that any rpc of grpc.aio on uvloop costs here.
 
 Its handler is empty: it parses nothing and answers every method with the same bytes, those of the last call of
-REMEMBER. So a stub of any service can be pointed at it.
+REMEMBER. So a stub of any service can be pointed at it, and the SDK, which watches the health of what it calls.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc.aio
 import uvloop
+from grpc_health.v1 import health_pb2
 
 REMEMBER = "/benchmarks.Floor/Remember"
+_WATCH = "/grpc.health.v1.Health/Watch"
+_SERVING: bytes = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING).SerializeToString()
 
 # Quoted: only the stubs know these as generic.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -30,11 +34,14 @@ class Floor(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self._response = b""
         self._answering: Handler = grpc.unary_unary_rpc_method_handler(self._answer)
-        self._remembering: Handler = grpc.unary_unary_rpc_method_handler(self._remember)
+        self._others: dict[str, Handler] = {
+            REMEMBER: grpc.unary_unary_rpc_method_handler(self._remember),
+            _WATCH: grpc.unary_stream_rpc_method_handler(_watch),
+        }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
         """Finds the handler of a method."""
-        return self._remembering if handler_call_details.method == REMEMBER else self._answering
+        return self._others.get(handler_call_details.method, self._answering)
 
     async def _answer(self, request: bytes, context: Context) -> bytes:
         return self._response
@@ -42,6 +49,11 @@ class Floor(grpc.GenericRpcHandler):
     async def _remember(self, request: bytes, context: Context) -> bytes:
         self._response = request
         return b""
+
+
+async def _watch(request: bytes, context: Context) -> AsyncIterator[bytes]:
+    yield _SERVING
+    await asyncio.Event().wait()
 
 
 async def serve(listen: str, port_file: Path) -> None:
