@@ -96,7 +96,7 @@ def _summarise(console: Console, bundle: Bundle, timings_s: dict[str, float], si
     for heading in _SHOWN.values():
         table.add_column(heading, justify="right", no_wrap=True)
     metrics = list(bundle.report().metrics)
-    for targets, suffix in (("all", ""), ("liked", ", liked targets")):
+    for targets, suffix in (("all", ""), ("liked", ", liked")):
         for system in dict.fromkeys(metric.system for metric in metrics):
             table.add_row(system + suffix, *(_cell(metrics, system, targets, name) for name in _SHOWN))
     console.print(table)
