@@ -320,6 +320,7 @@ class Rollout:
 
         await listed(c.space, self.fleet)
         self.settled[b.space] = time.monotonic()
+        await self.every_encoder_answered_in(b.space)
 
     async def to_c(self) -> None:
         await self.activate(self.bundles.c.space)
@@ -327,6 +328,11 @@ class Rollout:
         await self.callers.until(lambda pair: (pair.space, pair.retriever) == (self.bundles.b.space, FAST))
         await applied(self.registry, *self.fleet.replicas)
         self.settled[self.bundles.c.space] = time.monotonic()
+        await self.every_encoder_answered_in(self.bundles.c.space)
+
+    async def every_encoder_answered_in(self, space: str) -> None:
+        for encoder in range(len(DELAYS_S)):
+            await self.callers.until(answered_by(encoder, space))
 
 
 async def test_no_caller_sees_a_mismatch_while_replicas_follow_at_different_times(
@@ -355,6 +361,10 @@ async def remember_people(fleet: Fleet) -> None:
     for user_id, movies in PEOPLE.items():
         request = recording(user_id, *(Row(movie, LIKED, 0, 1000) for movie in movies))
         assert (await fleet.encoders[FAST].features.RecordEvents(request)).recorded == len(movies)
+
+
+def answered_by(encoder: int, space: str) -> Callable[[Pair], bool]:
+    return lambda pair: (pair.space, pair.encoder) == (space, encoder)
 
 
 def check_end(registry: Registry, states: list[types_pb2.ReplicaState], bundles: Bundles) -> None:
