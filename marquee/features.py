@@ -214,7 +214,7 @@ def rating_signal(kinds: Int64s, values: Floats) -> Floats:
 
 
 def age_buckets(times_ms: Int64s, as_of_ms: Int64s | int, spec: bundle_pb2.FeatureSpec) -> Int64s:
-    """Buckets ages, 1 to len(edges) + 1; the last one is older than anything in training."""
+    """Buckets ages, 1 to len(edges) + 1; the last one is above every edge."""
     edges_s = _edges(tuple(spec.age_edges_s))
     return 1 + np.searchsorted(edges_s, (as_of_ms - times_ms) / 1000.0).astype(np.int64)
 

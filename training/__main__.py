@@ -13,7 +13,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from marquee.bundle.format import Bundle
+from marquee.bundle.format import Bundle, check_destination
 from marquee.bundle.v1 import bundle_pb2
 from marquee.errors import MarqueeError
 from training.data import load_dataset, read_columns
@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(options: argparse.Namespace, console: Console) -> Bundle:
     """Loads, trains, exports and says what came of it."""
     started = time.perf_counter()
+    check_destination(options.out)
     tower = TowerConfig(kind=options.tower, dimension=options.dimension)
     config = TrainConfig(**{field: getattr(options, field) for field in _TUNABLE})
     data = load_dataset(options.data, read_columns(options.columns) if options.columns else None)
@@ -100,8 +101,11 @@ def _summarise(console: Console, bundle: Bundle, timings_s: dict[str, float], si
         for system in dict.fromkeys(metric.system for metric in metrics):
             table.add_row(system + suffix, *(_cell(metrics, system, targets, name) for name in _SHOWN))
     console.print(table)
+    if not any(metric.system == "ease" for metric in metrics):
+        console.print("EASE was left out: the data are too large for it (training/evaluate.py, EASE_CELLS)")
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timings_s.items())
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_mb = peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)  # bytes there, kilobytes elsewhere
     console.print(f"{times}; peak memory {peak_mb:,.0f} MB", highlight=False)
     console.print(f"bundle {bundle.id[:12]} of space {bundle.space[:12]}: {bundle.path}", highlight=False)
     console.print(f"next: python -m marquee.bundle publish {bundle.path}", highlight=False)

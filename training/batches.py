@@ -14,6 +14,7 @@ from marquee.bundle.v1 import bundle_pb2
 from marquee.features import (
     DISLIKED,
     LIKED,
+    NOT_INTERESTED,
     RATED,
     WATCHED,
     Floats,
@@ -50,10 +51,23 @@ class EventLog(NamedTuple):
         columns = (self.items[keep], self.kinds[keep], self.values[keep], self.times_ms[keep])
         return _log(users, *columns, people=len(self.starts) - 1, spec=spec)
 
-    def last_of_each(self, least: int = 2) -> Int64s:
-        """Finds the position of the last event of every person who has at least `least`."""
-        ends = self.starts[1:]
-        return ends[np.diff(self.starts) >= least] - 1
+    def eligible(self) -> Int64s:
+        """Lists the positions of events that may be targets, ascending.
+
+        A person's first event on a movie, as served lists leave out what was seen before; and no dislike, as nothing
+        should learn to recommend those. So a target's own movie never stands in its history.
+        """
+        pairs = self.users * (int(self.items.max(initial=0)) + 1) + self.items
+        first = np.zeros(self.size, bool)
+        first[np.unique(pairs, return_index=True)[1]] = True
+        return np.flatnonzero(first & ~np.isin(self.kinds, (DISLIKED, NOT_INTERESTED)))
+
+    def last_targets(self) -> Int64s:
+        """Finds the position of every person's last eligible event that has a history."""
+        positions = self.eligible()
+        positions = positions[positions > self.starts[self.users[positions]]]
+        users = self.users[positions]
+        return positions[np.append(users[1:] != users[:-1], True)] if len(positions) else positions
 
 
 def event_log(data: Dataset, spec: bundle_pb2.FeatureSpec) -> EventLog:
@@ -83,21 +97,18 @@ def histories(
     ends: Int64s,
     as_of_ms: Int64s,
     spec: bundle_pb2.FeatureSpec,
-    targets: Int64s | None = None,
     rng: np.random.Generator | None = None,
 ) -> TowerInput:
     """Builds the tower input [B, L] of the events that sort before position `ends[i]` of the same person, newest first.
 
-    An event of the target's own movie is left out of its history (`targets` [B], item numbers). With `rng` some
-    ratings are turned into the kinds without a value that they stand for, so that the tower learns to read those.
+    With `rng` some ratings are turned into the kinds without a value that they stand for, so that the tower learns to
+    read those.
     """
     longest = int(min(spec.max_history, np.max(ends - log.starts[log.users[ends]], initial=1)))
     at_BL = ends[:, None] - 1 - np.arange(max(longest, 1))
     real_BL = at_BL >= log.starts[log.users[ends]][:, None]
     at_BL = np.where(real_BL, at_BL, 0)
     rows_BL = log.items[at_BL]
-    if targets is not None:
-        real_BL &= rows_BL != targets[:, None]
     kinds_BL = log.kinds[at_BL]
     values_BL = log.values[at_BL]
     if rng is not None:

@@ -24,6 +24,8 @@ from training.split import Queries, Split, watched
 
 LIST_LENGTH = 50
 EASE_PENALTIES = (30.0, 100.0, 300.0, 1000.0)
+# Four arrays of so many float32 stand in memory at once: 1.6 GB.
+EASE_CELLS = 100_000_000
 _CHUNK = 512
 
 
@@ -62,15 +64,26 @@ def model_lists(data: Dataset, queries: Queries, encoder: Encoder, index: Index)
 
 
 def baseline_lists(data: Dataset, split: Split) -> list[Lists]:
-    """Ranks with popularity and with EASE, its penalty tuned on the validation split, both fitted without the test."""
+    """Ranks with popularity and with EASE, both fitted without the test.
+
+    EASE is left out where people times movies pass `EASE_CELLS`: it works on that many numbers at once.
+    """
     movies = len(data.movies)
-    known_UN = watched(split.before_test, movies)
+    counts_N = np.bincount(split.before_test.items, minlength=movies).astype(np.int64)
+    lists = [Lists("popularity", _rank(Popularity(counts_N).scores, split.test, movies))]
+    if len(data.user_ids) * movies <= EASE_CELLS:
+        ease = Ease(watched(split.before_test, movies), _best_penalty(split, movies))
+        lists.append(Lists("ease", _rank(ease.scores, split.test, movies)))
+    return lists
+
+
+def _best_penalty(split: Split, movies: int) -> float:
+    """Tunes EASE's penalty on the validation split."""
+    if split.validation.size == 0:
+        return EASE_PENALTIES[1]
     fitted_UN = watched(split.train, movies)
     scored = {penalty: _ndcg(Ease(fitted_UN, penalty), split.validation, movies) for penalty in EASE_PENALTIES}
-    best = max(scored, key=lambda penalty: scored[penalty])
-    popularity = _rank(Popularity(known_UN.sum(axis=0).astype(np.int64)).scores, split.test, movies)
-    ease = _rank(Ease(known_UN, best).scores, split.test, movies)
-    return [Lists("popularity", popularity), Lists("ease", ease)]
+    return max(scored, key=lambda penalty: scored[penalty])
 
 
 def figures(lists: Lists, queries: Queries, movies: int) -> list[bundle_pb2.Metric]:

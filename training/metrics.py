@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from marquee.bundle.gate import bootstrap_means
 from marquee.features import Floats, Int64s
 
 Mask = npt.NDArray[np.bool_]
@@ -40,11 +41,9 @@ def top_k(scores_QN: Floats, seen_QN: Mask, k: int) -> Int64s:
     return np.where(np.isneginf(np.take_along_axis(scores_QN, ranked_QK, axis=1)), -1, ranked_QK)
 
 
-def interval(values_Q: Doubles, *, resamples: int = 2000) -> tuple[float, float]:
+def interval(values_Q: Doubles) -> tuple[float, float]:
     """Bounds a mean by a bootstrap over queries: 95 %, two-sided, fixed seed."""
     if len(values_Q) == 0:
         return float("nan"), float("nan")
-    rng = np.random.default_rng(0)
-    draws = rng.multinomial(len(values_Q), np.full(len(values_Q), 1.0 / len(values_Q)), resamples)
-    low, high = np.quantile(draws @ values_Q / len(values_Q), [0.025, 0.975])
+    low, high = np.quantile(bootstrap_means(values_Q), [0.025, 0.975])
     return float(low), float(high)

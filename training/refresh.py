@@ -13,14 +13,15 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from marquee.bundle import format
 from marquee.bundle.catalog import Catalog
-from marquee.bundle.format import Bundle, BundleWriter, open_bundle
-from marquee.bundle.gate import check_gate
+from marquee.bundle.format import Bundle, BundleWriter
+from marquee.bundle.gate import check_consistent
 from marquee.bundle.registry import Pointer, Registry
 from marquee.bundle.v1 import bundle_pb2
 from marquee.engine.encoder import ItemTower
@@ -45,7 +46,7 @@ def refresh(base: Bundle, changed: Sequence[MovieRecord], removed: Sequence[int]
         raise DataError(
             f"movie {missing[0]} cannot be removed: the catalogue of bundle {base.id[:12]} has no such movie"
         )
-    movies = old | {movie.movie_id: _with_ratings(movie, old.get(movie.movie_id)) for movie in changed}
+    movies = old | {movie.movie_id: _updated(old.get(movie.movie_id), movie) for movie in changed}
     for movie_id in removed:
         movies.pop(movie_id, None)
     if not movies:
@@ -66,22 +67,41 @@ def refresh(base: Bundle, changed: Sequence[MovieRecord], removed: Sequence[int]
 def publish_refresh(
     registry: Registry, changed: Sequence[MovieRecord], removed: Sequence[int]
 ) -> tuple[Bundle, Pointer]:
-    """Refreshes the registry's active bundle and publishes the revision through the gate."""
-    pointer = registry.read()
-    if not pointer.active:
-        raise RegistryError(f"{registry.root}: no bundle is active; activate one first")
-    base = open_bundle(registry.bundle_path(pointer.active))
-    with tempfile.TemporaryDirectory(prefix="marquee-refresh-") as scratch:
-        revision = refresh(base, changed, removed, Path(scratch) / "bundle")
-        pointer = registry.publish(revision.path, check=check_gate)
-        return open_bundle(registry.bundle_path(revision.id)), pointer
+    """Refreshes the registry's active bundle and publishes the revision.
+
+    Its towers were judged when they were published and its evaluation is carried, so the gate asks only whether the
+    revision is of one piece. Starts over where another refresh was faster, so that neither is lost.
+    """
+    while True:
+        pointer = registry.read()
+        if not pointer.active:
+            raise RegistryError(f"{registry.root}: no bundle is active; activate one first")
+        base = registry.open(pointer.active)
+        with tempfile.TemporaryDirectory(prefix="marquee-refresh-") as scratch:
+            revision = refresh(base, changed, removed, Path(scratch) / "bundle")
+            try:
+                pointer = registry.publish(revision.path, check=partial(_check_revision, base))
+            except _BaseMovedError:
+                continue
+            return registry.open(revision.id), pointer
 
 
-def _with_ratings(movie: MovieRecord, old: MovieRecord | None) -> MovieRecord:
-    # Ratings are counted by training; a catalogue row does not bring any.
+class _BaseMovedError(RegistryError):
+    """Says that the active bundle is no longer the one that was revised."""
+
+
+def _check_revision(base: Bundle, candidate: Bundle, active: Bundle | None) -> None:
+    if active is None or active.id != base.id:
+        raise _BaseMovedError(f"the active bundle is no longer {base.id[:12]}; refresh again")
+    check_consistent(candidate)
+
+
+def _updated(old: MovieRecord | None, movie: MovieRecord) -> MovieRecord:
+    """Changes what the new record says; what it leaves empty stays as it was, ratings too, which training counts."""
     if old is None:
         return movie
-    return movie._replace(mean_rating=old.mean_rating, rating_count=old.rating_count)
+    said = {name: value for name, value in movie._asdict().items() if value not in (None, "", (), 0)}
+    return old._replace(**said)
 
 
 def _movies_of(bundle: Bundle) -> dict[int, MovieRecord]:
@@ -151,6 +171,9 @@ def main(arguments: list[str] | None = None) -> int:
     except MarqueeError as error:
         print(f"refresh: {error.message}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("refresh: interrupted; nothing was published", file=sys.stderr)
+        return 130
     print(
         f"{len(changed)} added or changed, {len(options.remove)} removed: bundle {bundle.id[:12]} of space "
         f"{bundle.space[:12]} is published, generation {pointer.generation}"

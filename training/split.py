@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from marquee.bundle.v1 import bundle_pb2
 from marquee.errors import DataError
-from marquee.features import MAX_RATING, Events, Floats, Int64s, TowerInput, tie_hash, user_hash
+from marquee.features import Events, Floats, Int64s, TowerInput, rating_signal, tie_hash, user_hash
 from training.batches import EventLog, event_log, histories
 from training.data import Dataset
 
@@ -52,23 +52,21 @@ class Queries(NamedTuple):
         within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         seen_QN = np.zeros((self.size, movies), bool)
         seen_QN[rows, self.log.items[np.repeat(starts, lengths) + within]] = True
-        seen_QN[np.arange(self.size), self.targets] = False
         return seen_QN
 
     def tower_input(self, spec: bundle_pb2.FeatureSpec) -> TowerInput:
         """Builds the user tower's input [Q, L] as of each target's moment."""
-        return histories(self.log, self.ends, self.log.times_ms[self.ends], spec, targets=self.targets)
+        return histories(self.log, self.ends, self.log.times_ms[self.ends], spec)
 
     def events(self, query: int, movie_ids: Int64s) -> Events:
         """Selects the history of one query as raw events, oldest first."""
         end = int(self.ends[query])
-        of = np.arange(self.log.starts[self.log.users[end]], end)
-        of = of[self.log.items[of] != self.log.items[end]]
+        of = slice(int(self.log.starts[self.log.users[end]]), end)
         return Events(movie_ids[self.log.items[of]], self.log.kinds[of], self.log.values[of], self.log.times_ms[of])
 
     def liked(self) -> npt.NDArray[np.bool_]:
         """Marks targets that were liked, [Q]: at least 4 stars, or at least the person's mean before them."""
-        stars = np.where(self.log.values > 0, self.log.values, MAX_RATING)
+        stars = rating_signal(self.log.kinds, self.log.values) * 2.0 + 3.0
         sums = np.concatenate([[0.0], np.cumsum(stars, dtype=np.float64)])
         starts = self.log.starts[self.users]
         means_Q = (sums[self.ends] - sums[starts]) / np.maximum(self.ends - starts, 1)
@@ -82,7 +80,11 @@ class Queries(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Holds one `last` split: `train` has neither the validation nor the test events."""
+    """Holds one `last` split.
+
+    `before_test` ends before each person's test target, `train` before their validation target. Where nobody has
+    events enough for a validation target, `validation` has no queries.
+    """
 
     train: EventLog
     before_test: EventLog
@@ -91,24 +93,26 @@ class Split(NamedTuple):
 
 
 def last_split(data: Dataset, spec: bundle_pb2.FeatureSpec) -> Split:
-    """Splits by each person's last two events; raises DataError where nobody has two."""
+    """Splits by each person's last two eligible events; raises DataError where nobody has one after another event."""
     log = event_log(data, spec)
-    test = Queries(log, log.last_of_each(least=2))
-    before_test = _without(log, test.ends, spec)
-    validation = Queries(before_test, before_test.last_of_each(least=2))
-    train = _without(before_test, validation.ends, spec)
+    test = Queries(log, log.last_targets())
+    before_test = before(test, spec)
+    validation = Queries(before_test, before_test.last_targets())
+    train = before(validation, spec)
     if test.size == 0:
         raise DataError(
             f"{data.name}: nobody has two events, so there is nothing to learn from or to test on; "
             "use data with more events a person"
         )
-    return Split(train, before_test, validation if validation.size else test, test)
+    return Split(train, before_test, validation, test)
 
 
-def _without(log: EventLog, positions: Int64s, spec: bundle_pb2.FeatureSpec) -> EventLog:
-    keep = np.ones(log.size, bool)
-    keep[positions] = False
-    return log.only(keep, spec)
+def before(queries: Queries, spec: bundle_pb2.FeatureSpec) -> EventLog:
+    """Drops each query's target and what the person did after it."""
+    log = queries.log
+    until = log.starts[1:].copy()
+    until[queries.users] = queries.ends
+    return log.only(np.arange(log.size) < until[log.users], spec)
 
 
 def watched(log: EventLog, movies: int) -> Floats:

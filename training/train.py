@@ -99,6 +99,8 @@ def spec_of(tower: TowerConfig) -> bundle_pb2.FeatureSpec:
 def train(data: Dataset, split: Split, tower: TowerConfig, config: TrainConfig, console: Console) -> Trained:
     """Trains until the validation NDCG@10 has not risen for `patience` epochs, and returns the best epoch's towers.
 
+    Without validation queries all epochs are run.
+
     Raises DataError where there is nothing to train on, or the loss stops being a number.
     """
     examples = _examples(split.train)
@@ -125,7 +127,7 @@ def train(data: Dataset, split: Split, tower: TowerConfig, config: TrainConfig, 
             for step in range(steps):
                 ends = order[step * config.batch : (step + 1) * config.batch]
                 items = split.train.items[ends]
-                inputs = _training_input(split.train, ends, items, spec, config, rng)
+                inputs = _training_input(split.train, ends, spec, config, rng)
                 keep_N1 = torch.from_numpy(rng.random((len(data.movies), 1), np.float32) >= config.id_dropout)
 
                 rows_ND, content_rows_ND = model.table(bags, keep_N1)
@@ -152,7 +154,7 @@ def train(data: Dataset, split: Split, tower: TowerConfig, config: TrainConfig, 
             recall, ndcg = validate(model, bags, split.validation, spec)
             epochs.append(Epoch(total / steps, recall, ndcg, time.perf_counter() - started))
             console.print(f"epoch {number + 1:2}: {_line(epochs[-1])}", highlight=False)
-            if ndcg >= epochs[best].ndcg_at_10:
+            if split.validation.size == 0 or ndcg >= epochs[best].ndcg_at_10:
                 best, best_state = number, copy.deepcopy(model.state_dict())
             if number - best >= config.patience:
                 break
@@ -164,6 +166,8 @@ def train(data: Dataset, split: Split, tower: TowerConfig, config: TrainConfig, 
 @torch.no_grad()
 def validate(model: TwoTower, bags: ContentBags, queries: Queries, spec: bundle_pb2.FeatureSpec) -> tuple[float, float]:
     """Ranks the whole catalogue for each query, seen movies removed; returns mean recall@10 and NDCG@10."""
+    if queries.size == 0:
+        return math.nan, math.nan
     model.eval()
     rows_ND, content_rows_ND = model.table(bags)
     vectors_ND = model.item_tower.vectors(rows_ND, content_rows_ND)
@@ -188,20 +192,20 @@ def _seed_everything(config: TrainConfig) -> None:
 
 def _examples(log: EventLog) -> Int64s:
     # A person's first event is a target too: its history is empty, which is the cold start.
-    if log.size < 2:
-        raise DataError(f"{log.size} events are left to train on; use data with more events a person")
-    return np.arange(log.size)
+    examples = log.eligible()
+    if len(examples) < 2:
+        raise DataError(f"{len(examples)} events are left to train on; use data with more events a person")
+    return examples
 
 
 def _training_input(
     log: EventLog,
     ends: Int64s,
-    items: Int64s,
     spec: bundle_pb2.FeatureSpec,
     config: TrainConfig,
     rng: np.random.Generator,
 ) -> TowerInput:
-    inputs = histories(log, ends, delayed(log.times_ms[ends], rng), spec, targets=items, rng=rng)
+    inputs = histories(log, ends, delayed(log.times_ms[ends], rng), spec, rng)
     full_B1 = rng.random((len(ends), 1), np.float32) >= config.empty_share
     return TowerInput(*(column * full_B1.astype(column.dtype) for column in inputs))
 

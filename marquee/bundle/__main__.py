@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.message)
     except OSError as error:
         return _fail(f"{error.filename or options.registry}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        _fail("interrupted; the registry's pointer is as it was, or wholly changed")
+        return 130
     return 0
 
 

@@ -200,6 +200,13 @@ def _canonical(message: bundle_pb2.Manifest | bundle_pb2.FeatureSpec | bundle_pb
     return json.dumps(json_format.MessageToDict(message, preserving_proto_field_name=True), sort_keys=True, indent=1)
 
 
+def check_destination(path: Path) -> None:
+    """Raises BundleError where something stands at `path` that is no bundle and would be replaced by one."""
+    is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    if not is_free and not (path / MANIFEST).is_file():
+        raise BundleError(f"{path}: holds something that is not a bundle; name a folder that is new, empty or a bundle")
+
+
 class BundleWriter:
     """Writes a bundle: fill `folder`, then `finish`.
 
@@ -212,6 +219,7 @@ class BundleWriter:
         self.folder = Path()
 
     def __enter__(self) -> BundleWriter:
+        check_destination(self._destination)
         self._destination.parent.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix=".bundle-", dir=self._destination.parent))
         return self

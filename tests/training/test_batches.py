@@ -4,11 +4,21 @@ import numpy as np
 import pytest
 
 from marquee import features
-from marquee.features import DISLIKED, LIKED, RATED, WATCHED, Events, HistoryIndex, encode_history, merge
+from marquee.features import (
+    DISLIKED,
+    LIKED,
+    NOT_INTERESTED,
+    RATED,
+    WATCHED,
+    Events,
+    HistoryIndex,
+    encode_history,
+    merge,
+)
 from marquee.movies import MovieRecord
 from training.batches import EventLog, Positives, delayed, event_log, histories
 from training.data import Dataset, LoadReport
-from training.split import last_split
+from training.split import Queries, before, last_split
 
 SPEC = features.feature_spec(max_history=5, dimension=8, content_buckets=8, max_content_tokens=4)
 
@@ -50,7 +60,7 @@ def random_log(seed: int = 0, people: int = 12, movies: int = 30) -> tuple[Datas
 def test_a_history_holds_only_what_sorts_before_the_target_and_never_the_target(seed: int) -> None:
     _, log = random_log(seed)
     ends = np.arange(log.size)
-    inputs = histories(log, ends, log.times_ms[ends], SPEC, targets=log.items[ends])
+    inputs = histories(log, ends, log.times_ms[ends], SPEC)
     for target, (rows, kinds) in enumerate(zip(inputs.rows, inputs.kinds, strict=True)):
         start = log.starts[log.users[target]]
         before = log.items[start:target][-SPEC.max_history :][::-1]
@@ -58,18 +68,25 @@ def test_a_history_holds_only_what_sorts_before_the_target_and_never_the_target(
         assert log.items[target] not in rows[kinds != 0]
 
 
-def test_a_second_event_on_the_targets_movie_is_left_out_of_its_history() -> None:
-    log = EventLog(
-        users=np.zeros(3, np.int64),
-        items=np.array([4, 2, 4]),
-        kinds=np.array([WATCHED, RATED, LIKED]),
-        values=np.zeros(3, np.float32),
-        times_ms=np.array([1, 2, 3]),
-        gaps=np.ones(3, np.int64),
-        starts=np.array([0, 3]),
-    )
-    inputs = histories(log, np.array([2]), np.array([3]), SPEC, targets=np.array([4]))
-    assert inputs.rows[inputs.kinds != 0].tolist() == [2]
+def log_of(*events: tuple[int, int, int]) -> EventLog:
+    """Makes a log of (user, item, kind), a second apart."""
+    users, items, kinds = (np.array(column, np.int64) for column in zip(*events, strict=True))
+    starts = np.searchsorted(users, np.arange(users.max() + 2)).astype(np.int64)
+    times = np.arange(len(users), dtype=np.int64) * 1000
+    return EventLog(users, items, kinds, np.zeros(len(users), np.float32), times, np.ones(len(users), np.int64), starts)
+
+
+def test_a_target_is_the_first_event_on_its_movie_and_no_dislike() -> None:
+    log = log_of((0, 4, WATCHED), (0, 2, RATED), (0, 4, LIKED), (1, 4, LIKED), (1, 3, DISLIKED), (1, 5, NOT_INTERESTED))
+    assert log.eligible().tolist() == [0, 1, 3]
+    assert log.last_targets().tolist() == [1], "person 1's only target has no history"
+
+
+def test_what_follows_a_target_is_held_out_with_it() -> None:
+    log = log_of((0, 1, RATED), (0, 2, RATED), (0, 3, RATED), (0, 3, LIKED), (0, 4, DISLIKED))
+    queries = Queries(log, log.last_targets())
+    assert queries.targets.tolist() == [3]
+    assert before(queries, SPEC).items.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("seed", range(4))

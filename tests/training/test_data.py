@@ -517,6 +517,8 @@ def test_a_column_map_is_read_from_json(tmp_path: Path) -> None:
         ('{"users": "who"}', "'users' is not a field of a column map; there are events_file"),
         ("[]", "is not a field"),
         ('{"user": ""}', "user"),
+        ('{"user": 5}', "user is 5; it must be a text"),
+        ('{"rating_max": "10"}', "rating_max is '10'; it must be a number"),
     ],
 )
 def test_a_wrong_column_map_is_named(tmp_path: Path, text: str, problem: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,21 @@ import pytest
 import torch
 
 from marquee.bundle import format
+from marquee.bundle.catalog import Catalog
 from marquee.bundle.format import Bundle
 from marquee.bundle.gate import check_gate
 from marquee.bundle.registry import Registry
 from marquee.engine.encoder import Encoder
 from marquee.engine.index import Index
-from marquee.errors import DataError, RegistryError
+from marquee.errors import BundleError, DataError, GateRefused, RegistryError
 from marquee.features import LIKED, Events
 from marquee.movies import MovieRecord
+from tests.bundles import make_bundle
 from tests.conftest import Planted
 from tests.planted import FILMS_OF_A_TASTE, taste_of
 from tests.rigs import publish
 from training import refresh as refreshing
+from training.__main__ import main as training
 from training.export import export_towers, random_input
 from training.model import TowerConfig, TwoTower
 from training.refresh import refresh
@@ -177,6 +181,55 @@ def test_the_refresh_command_publishes_and_says_so(
     ids = np.asarray(active.array(format.MOVIE_IDS)).tolist()
     assert 7001 in ids
     assert 3 not in ids
+
+
+def test_a_row_that_leaves_cells_empty_keeps_what_was_known(planted: Planted, tmp_path: Path) -> None:
+    full = MovieRecord(20, "Full", 1990, ("War",), "fr", "1990-02-03", 101, ("A. B.",), ("C. D.",), "imdb:tt0000020")
+    known = refresh(planted.bundle, [full], [], tmp_path / "known")
+    again = refresh(known, [MovieRecord(20, "Fuller", None, ("Drama",))], [], tmp_path / "again")
+    with Catalog(again.file(format.CATALOG)) as catalog:
+        movie = catalog.get(20)
+    with Catalog(planted.bundle.file(format.CATALOG)) as catalog:
+        rated = catalog.get(20)
+    assert movie is not None
+    assert rated is not None
+    expected = full._replace(title="Fuller", genres=("Drama",))
+    assert movie == expected._replace(mean_rating=rated.mean_rating, rating_count=rated.rating_count)
+
+
+def test_two_refreshes_at_once_lose_neither(planted: Planted, tmp_path: Path) -> None:
+    registry = publish(tmp_path / "registry", planted.bundle)
+    added = [MovieRecord(8001, "One", 2020, ("Drama",)), MovieRecord(8002, "Two", 2021, ("Comedy",))]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda movie: refreshing.publish_refresh(registry, [movie], []), added))
+    active = registry.open(registry.read().active)
+    assert {8001, 8002} <= set(np.asarray(active.array(format.MOVIE_IDS)).tolist())
+
+
+def test_a_bundle_that_was_forced_in_can_be_refreshed(tmp_path: Path) -> None:
+    poor = make_bundle(tmp_path / "poor", quality=0.0)
+    registry = publish(tmp_path / "registry", poor)
+    with pytest.raises(GateRefused):
+        check_gate(poor, None)
+    revision, _ = refreshing.publish_refresh(registry, [NEW], [])
+    assert registry.read().active == revision.id
+
+
+@pytest.mark.parametrize("what", ["a folder of something else", "a file"])
+def test_what_is_no_bundle_is_never_replaced_by_one(
+    planted: Planted, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    place = tmp_path / "thesis"
+    if what == "a file":
+        place.write_text("years of work")
+    else:
+        place.mkdir()
+        (place / "thesis.txt").write_text("years of work")
+    assert training(["--data", str(planted.data), "--out", str(place)]) == 1
+    assert "holds something that is not a bundle" in capsys.readouterr().err
+    with pytest.raises(BundleError, match="not a bundle"):
+        refresh(planted.bundle, [NEW], [], place)
+    assert (place if what == "a file" else place / "thesis.txt").read_text() == "years of work"
 
 
 def test_a_refresh_without_a_registry_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

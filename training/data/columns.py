@@ -116,4 +116,8 @@ def read_columns(path: Path) -> ColumnMap:
     unknown = sorted(set(fields) - known.keys()) if isinstance(fields, dict) else [str(fields)]
     if unknown:
         raise ConfigError(f"{path}: {unknown[0]!r} is not a field of a column map; there are {', '.join(known)}")
+    for name, value in fields.items():
+        wanted = (int, float) if name in ("rating_min", "rating_max") else (str,)
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise ConfigError(f"{path}: {name} is {value!r}; it must be {'a number' if float in wanted else 'a text'}")
     return ColumnMap(**fields)
