@@ -8,7 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
-TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+# That index need not hold what PyTorch depends on: the next line installs that, from the usual one.
+TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)' --no-deps) torch==2.13.0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format protos bench lock clean
@@ -23,14 +24,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Marquee needs Python 3.11 or newer; name one with PYTHON=python3.11" >&2; exit 1; }
 	@echo "Setting up $(VENV): about 450 MB to download with PyTorch's CPU build, 1.6 GB on disk."
-	@echo "(If pip starts on gigabytes of CUDA packages, stop it and set TORCH_INDEX to PyTorch's CPU index.)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -n '$(TORCH_INDEX)' || test "$$(uname)" != Linux || \
+		echo "On Linux the index may give PyTorch with CUDA, several GB: then stop, and set TORCH_INDEX to a CPU index."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
+		{ echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu install python3-venv," \
+			"or name another Python with PYTHON=<python>" >&2; exit 1; }
 	@$(TORCH)
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
 demo: $(STAMP) ## Train, publish, serve and recommend, then stop everything.
-	@$(BIN)/python -m clients.demo $(if $(DATA),--data "$(DATA)")
+	@$(BIN)/python -m clients.demo $(if $(DATA),--data "$$DATA")
 
 test: $(STAMP) ## Run the tests.
 	@$(BIN)/python -m pytest
@@ -51,12 +55,12 @@ protos: ## Generate the stubs, with the oldest supported generator.
 	@.venv-protos/bin/python protos/generate.py
 
 bench: $(STAMP) ## Measure training, start-up and latency.
-	@$(BIN)/python -m benchmarks $(if $(DATA),--data "$(DATA)")
+	@$(BIN)/python -m benchmarks $(if $(DATA),--data "$$DATA")
 
 lock: $(STAMP) ## Write the installed versions into constraints.txt.
-	@{ head -1 constraints.txt; $(BIN)/python -m pip freeze --all --exclude-editable | sed '/^pip==/d; s/+cpu$$//'; } \
-		> constraints.new
-	@mv constraints.new constraints.txt
+	@$(BIN)/python -m pip freeze --all --exclude-editable > $(VENV)/frozen.txt
+	@{ head -1 constraints.txt; sed '/^pip==/d; s/+cpu$$//' $(VENV)/frozen.txt; } > $(VENV)/constraints.txt
+	@mv $(VENV)/constraints.txt constraints.txt
 
 clean: ## Remove what was made: environment, caches, bundles, the demo's store.
 	rm -rf $(VENV) .venv-protos .marquee .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

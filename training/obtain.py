@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import http.client
 import io
 import shutil
+import struct
 import sys
 import tempfile
+import time
 import urllib.request
 import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from marquee.errors import DataError
@@ -23,24 +28,38 @@ SAMPLE = "sample"
 URL = "https://files.grouplens.org/datasets/movielens/ml-latest-small.zip"
 SIZE_MB = 1
 _TIMEOUT_S = 20.0
+# What a shell reports for a program that Ctrl-C ended.
+_EXIT_INTERRUPTED = 130
 _MAX_BYTES = 20 << 20
 # sha256 of the files in the archive of September 26, 2018.
-_CHECKSUMS = {
+CHECKSUMS = {
     "ratings.csv": "80da8b3393dae325bbba5a31f291a6ba55d8d4f4396de3c456f2c1635b1b70e8",
     "movies.csv": "5a5f32dd9bb3797b8e728a1b98958789d2b13f294a69fdfbc5727f8a9611aa07",
     "links.csv": "97ad18e4e56a09363c65676b6cb3482ce3e2cea2372a24620c1599c843325f31",
 }
+# All that urllib and zipfile are known to raise for a bad network or a bad archive. RuntimeError is an encrypted one,
+# its child NotImplementedError an unknown compression; a ValueError is in the address or in a header.
+_FAILURES = (
+    OSError,
+    http.client.HTTPException,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
 LICENCE = "MovieLens data is GroupLens': for research, not for commercial use; its README.txt states the conditions."
 
 
-def obtain(named: str, into: Path) -> Path:
+def obtain(named: str, into: Path, url: str = URL, checksums: Mapping[str, str] = CHECKSUMS) -> Path:
     """Returns a folder of data; `named` is a folder, "sample", or "" for the best that can be had.
 
-    Says on stderr what it took. Raises DataError where a named folder is not there.
+    Says on stderr what it took. Raises DataError where a named folder is not there, or the sample cannot be written.
     """
     if named and named != SAMPLE:
         if not Path(named).is_dir():
-            raise DataError(f"{named} is not a folder: set DATA to a folder with ratings.csv and movies.csv")
+            raise DataError(f"{named} is not a folder: set DATA to a folder with your ratings and movies")
         return _told(Path(named), "as named")
     if named == SAMPLE:
         return _sample(into)
@@ -48,37 +67,58 @@ def obtain(named: str, into: Path) -> Path:
     if local.is_dir():
         return _told(local, "found here")
     try:
-        _say(f"downloading MovieLens latest-small ({SIZE_MB} MB) from {URL}. {LICENCE}")
-        download(URL, local)
-    except (OSError, DataError) as error:
-        _say(f"no download ({error}); taking the embedded sample instead")
+        _say(f"downloading MovieLens latest-small ({SIZE_MB} MB) from {url}. {LICENCE}")
+        download(url, local, checksums)
+    except DataError as error:
+        _say(f"no download ({error.message}); taking the embedded sample instead")
         return _sample(into)
     return _told(local, "downloaded, checksums match")
 
 
-def download(url: str, folder: Path) -> None:
-    """Downloads and unpacks an archive; raises OSError, or DataError where a file's checksum is not the known one."""
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
-        data = answer.read(_MAX_BYTES + 1)
+def download(url: str, folder: Path, checksums: Mapping[str, str], timeout_s: float = _TIMEOUT_S) -> None:
+    """Downloads and unpacks an archive; `folder` appears whole or not at all.
+
+    `timeout_s` is the longest silence of the server; ten times that is the longest download. Raises DataError for
+    whatever goes wrong.
+    """
+    try:
+        _place(_fetch(url, timeout_s), folder, checksums)
+    except _FAILURES as error:
+        raise DataError(f"{type(error).__name__}: {error}") from error
+
+
+def _fetch(url: str, timeout_s: float) -> bytes:
+    data, deadline = bytearray(), time.monotonic() + 10 * timeout_s
+    with urllib.request.urlopen(url, timeout=timeout_s) as answer:
+        while part := answer.read1(1 << 16):
+            data += part
+            if len(data) > _MAX_BYTES or time.monotonic() > deadline:
+                raise DataError(f"the answer is larger than {_MAX_BYTES >> 20} MiB, or takes too long")
+        expected = answer.headers["Content-Length"]
+    if expected is not None and len(data) != int(expected):
+        raise DataError(f"the answer was cut off after {len(data):,} of {expected} bytes")
+    return bytes(data)
+
+
+def _place(data: bytes, folder: Path, checksums: Mapping[str, str]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".download-", dir=folder.parent))
     try:
-        _unpack(data, scratch)
+        _unpack(data, scratch, checksums)
         scratch.chmod(0o755)
         scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _unpack(data: bytes, scratch: Path) -> None:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in archive.infolist():
-                if not info.is_dir():
-                    (scratch / Path(info.filename).name).write_bytes(archive.read(info))
-    except zipfile.BadZipFile as error:
-        raise DataError(f"what came is not a zip archive: {error}") from error
-    for name, expected in _CHECKSUMS.items():
+def _unpack(data: bytes, scratch: Path, checksums: Mapping[str, str]) -> None:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = [info for info in archive.infolist() if not info.is_dir()]
+        if sum(info.file_size for info in members) > _MAX_BYTES:
+            raise DataError(f"the archive holds more than {_MAX_BYTES >> 20} MiB")
+        for info in members:
+            (scratch / Path(info.filename).name).write_bytes(archive.read(info))
+    for name, expected in checksums.items():
         file = scratch / name
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
             raise DataError(f"the archive's {name} is not the one that is known")
@@ -86,8 +126,14 @@ def _unpack(data: bytes, scratch: Path) -> None:
 
 def _sample(into: Path) -> Path:
     folder = into / "sample"
-    if not folder.is_dir():
-        write_sample(folder)
+    try:
+        if not (folder / "ratings.csv").is_file():
+            write_sample(folder)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the sample cannot be written there ({error.strerror or error}); remove what is in the way, "
+            f"make {into} writable, or name another folder with --into"
+        ) from error
     return _told(folder, SIMULATED_NOTICE)
 
 
@@ -111,6 +157,9 @@ def main(arguments: list[str] | None = None) -> int:
     except DataError as error:
         print(f"obtain: {error.message}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("obtain: interrupted; nothing half-written is left", file=sys.stderr)
+        return _EXIT_INTERRUPTED
     return 0
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
 
-from clients.demo.processes import Services, run_step
+from clients.demo.data import check_folder, user_ids, work_folder
+from clients.demo.processes import Services, end_on_signals, run_step
 from clients.demo.story import tell
 from marquee.bundle.format import open_bundle
 from marquee.client import Recommender
 from marquee.errors import MarqueeError
+
+_MADE = {"registry": "registry", "store": "features.sqlite"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console()
     started = time.monotonic()
+    end_on_signals()
     try:
         work = _run(options, console)
     except MarqueeError as error:
@@ -47,10 +52,10 @@ def _run(options: argparse.Namespace, console: Console) -> Path:
     """Runs everything; returns the folder of what was made."""
     console.rule("[bold]Data")
     data = Path(run_step("training.obtain", *(["--data", options.data] if options.data else [])))
-    # Each data set has its own folder: movie and user ids of one mean nothing in another.
-    work: Path = options.work / data.resolve().name
+    check_folder(data)
+    work = work_folder(options.work, data)
     work.mkdir(parents=True, exist_ok=True)
-    registry, store = work / "registry", work / "features.sqlite"
+    registry, store = (work / file for file in _MADE.values())
     console.rule("[bold]Training")
     run_step("training", "--data", data, "--tower", options.tower, "--out", work / "bundle")
     console.rule("[bold]Publishing, and filling the feature store")
@@ -66,7 +71,7 @@ def _run(options: argparse.Namespace, console: Console) -> Path:
         encoder, retriever = services.addresses()
         _note(console, f"user_encoder on {encoder}, retriever on {retriever}")
         with Recommender(encoder, retriever, deadline_s=5.0) as marquee:
-            tell(marquee, _a_known_user(data), console)
+            tell(marquee, user_ids(data), console)
     return work
 
 
@@ -74,21 +79,14 @@ def _note(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _a_known_user(data: Path) -> str:
-    with (data / "ratings.csv").open(encoding="utf-8") as ratings:
-        next(ratings)
-        return next(ratings).split(",")[0]
-
-
 def _what_next(work: Path, console: Console) -> None:
-    python = os.path.relpath(sys.executable)
-    registry = f"--registry {work}/registry"
+    python = shlex.quote(os.path.relpath(sys.executable))
+    registry, store = (f"--{name} {shlex.quote(str(work / file))}" for name, file in _MADE.items())
     console.rule("[bold]Try next")
     for line in (
-        f"{python} -m services.user_encoder {registry} --store {work}/features.sqlite & "
-        f"{python} -m services.retriever {registry} &",
+        f"{python} -m services.user_encoder {registry} {store} & {python} -m services.retriever {registry} &",
         f'{python} -m clients.cli recommend --like "The Matrix" --like "Alien" --genre Comedy',
-        "make demo DATA=<a folder with your ratings.csv and movies.csv>",
+        "make demo DATA=<a folder with your ratings and movies>",
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

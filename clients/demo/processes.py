@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from marquee.errors import MarqueeError
 
 _READY_S = 60.0
 _STOP_S = 15.0
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class StepFailed(MarqueeError):
@@ -20,13 +23,41 @@ class StepFailed(MarqueeError):
     reason = "STEP_FAILED"
 
 
+def end_on_signals() -> None:
+    """Makes SIGTERM and SIGHUP leave every `with` block, so that what was started stops, and exit with 128 + n."""
+    for number in _ENDING:
+        # Ignored is what nohup sets; it stays so.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    # A second signal must not interrupt the stopping that the first began.
+    for other in _ENDING:
+        signal.signal(other, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
 def run_step(module: str, *arguments: str | Path) -> str:
     """Runs `python -m module`, its messages on the screen; returns what it printed on stdout."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise StepFailed(f"`python -m {module}` failed (exit {done.returncode}); its last message is above")
-    return done.stdout.strip()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        printed, _ = process.communicate()
+    except KeyboardInterrupt:
+        # The terminal interrupted the step too: it ends by itself, and leaves nothing half-written.
+        process.communicate()
+        raise
+    except SystemExit:
+        process.terminate()
+        process.communicate()
+        raise
+    finally:
+        # Does nothing to a step that has ended; one that outlasts a second Ctrl-C is killed.
+        process.kill()
+    if process.returncode != 0:
+        raise StepFailed(f"`python -m {module}` failed (exit {process.returncode}); its last message is above")
+    return printed.strip()
 
 
 class Services:
@@ -66,9 +97,13 @@ class Services:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         for _, process, _ in self._running:
             process.terminate()
-        for _, process, _ in self._running:
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
+        deadline = time.monotonic() + _STOP_S
+        try:
+            for _, process, _ in self._running:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, deadline - time.monotonic()))
+        finally:
+            # Does nothing to those that have stopped.
+            for _, process, _ in self._running:
                 process.kill()
                 process.wait()

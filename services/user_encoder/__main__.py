@@ -21,9 +21,11 @@ from services.user_encoder.settings import DEFAULT_STORE, UserEncoderSettings
 from services.user_encoder.stores.sqlite import SqliteStore
 
 PROGRAM = "python -m services.user_encoder"
+# What a shell reports for a program that Ctrl-C ended.
+_EXIT_INTERRUPTED = 130
 SUMMARY = (
     "Turns people's events into query vectors, and keeps the events.\n"
-    "Another command: import-events fills the store from a ratings.csv (import-events --help)."
+    "Another command: import-events fills the store from MovieLens ratings (import-events --help)."
 )
 
 
@@ -45,13 +47,19 @@ async def serve(settings: UserEncoderSettings) -> None:
 
 
 def run_import(arguments: Sequence[str]) -> int:
-    """Runs import-events; returns 0, 1 where the data or the store is no good, 2 where a setting is wrong."""
+    """Runs import-events; returns its exit code.
+
+    0, 1 where the data or the store is no good, 2 where a setting is wrong, 130 after Ctrl-C.
+    """
     options = _import_options().parse_args(arguments)
     try:
         done = asyncio.run(_import(options.data, options.store))
     except MarqueeError as error:
         print(f"{PROGRAM} import-events: {error.message}", file=sys.stderr)
         return EXIT_CONFIG if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        print(f"\n{PROGRAM} import-events: interrupted; run it again to import the rest", file=sys.stderr)
+        return _EXIT_INTERRUPTED
     print(_summary(done, options.store))
     return 0
 
@@ -59,9 +67,10 @@ def run_import(arguments: Sequence[str]) -> int:
 def _import_options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} import-events",
-        description="Fills the feature store from a MovieLens-shaped ratings.csv. Running it again changes nothing.",
+        description="Fills the feature store from MovieLens ratings: ratings.csv, or the ratings.dat of MovieLens 1M. "
+        "Running it again changes nothing.",
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder that holds ratings.csv")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder that holds the ratings")
     parser.add_argument(
         "--store",
         type=Path,

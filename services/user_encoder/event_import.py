@@ -1,4 +1,4 @@
-"""Fills a feature store from a MovieLens-shaped `ratings.csv`: each row becomes a RATED event.
+"""Fills a feature store from a MovieLens `ratings.csv`, or MovieLens 1M's `ratings.dat`: each row is a RATED event.
 
 A row that cannot be an event is counted, and told with its line, and skipped. Running again changes nothing.
 """
@@ -20,6 +20,8 @@ from services.user_encoder.checks import check_user_id
 from services.user_encoder.stores.base import FeatureStore, UserWrite
 
 RATINGS = "ratings.csv"
+# MovieLens 1M: no header, latin-1, the same fields between `::`.
+RATINGS_1M = "ratings.dat"
 COLUMNS = ("userId", "movieId", "rating", "timestamp")
 
 # Rows that share a transaction: its fsync is paid seldom, and a serving encoder waits for the lock below a second.
@@ -28,10 +30,12 @@ _MAX_ID = 2**63 - 1
 
 # Per movie id, stars and time in milliseconds.
 _Rating = tuple[int, float, int]
+# The number of a line, and its fields.
+_Row = tuple[int, list[str]]
 
 
 class BadRows(NamedTuple):
-    """Counts the rows that one column made useless; `line` is the first of them, 1 being the header."""
+    """Counts the rows that one column made useless; `line` is the first of them, the file's first line being 1."""
 
     column: str
     rows: int
@@ -52,13 +56,14 @@ class Imported(NamedTuple):
 async def import_events(
     data: Path, store: FeatureStore, now_ms: int, progress: Callable[[int, float], None]
 ) -> Imported:
-    """Reads `ratings.csv` of a folder into the store.
+    """Reads `ratings.csv` of a folder into the store; `ratings.dat` where there is no such file.
 
     `progress` gets the rows read and the seconds since the start, a few times a second. Raises DataError where the file
     is missing, is no such file, or has rows and none that is an event.
     """
     started = time.monotonic()
-    reader = _Reader(data / RATINGS, now_ms)
+    path = _ratings_file(data)
+    reader = _Reader(path, now_ms)
     users: set[str] = set()
     changed: set[str] = set()
     events = 0
@@ -69,7 +74,7 @@ async def import_events(
         events += sum(write.events.size for write in writes)
         progress(reader.rows, time.monotonic() - started)
     if reader.rows and not events:
-        raise DataError(f"{data / RATINGS}: none of its {reader.rows:,} rows is an event ({describe(reader.bad())})")
+        raise DataError(f"{path}: none of its {reader.rows:,} rows is an event ({describe(reader.bad())})")
     return Imported(reader.rows, events, len(users), len(changed), reader.bad(), time.monotonic() - started)
 
 
@@ -78,9 +83,15 @@ def describe(bad: Iterable[BadRows]) -> str:
     return ", ".join(f"{one.rows:,} with a bad {one.column}, first in line {one.line:,}" for one in bad)
 
 
+def _ratings_file(data: Path) -> Path:
+    path, old = data / RATINGS, data / RATINGS_1M
+    return old if old.is_file() and not path.exists() else path
+
+
 class _Reader:
     def __init__(self, path: Path, now_ms: int) -> None:
         self._path = path
+        self._dat = path.name == RATINGS_1M
         self._latest_ms = now_ms + MAX_FUTURE_MS
         self._bad: dict[str, tuple[int, int]] = {}
         self._users: set[str] = set()
@@ -92,23 +103,31 @@ class _Reader:
     def chunks(self) -> Iterator[list[UserWrite]]:
         try:
             # A byte that is no UTF-8 makes its row bad and no other.
-            with self._path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-                yield from self._read(stream)
+            encoding = "latin-1" if self._dat else "utf-8-sig"
+            with self._path.open(encoding=encoding, errors="surrogateescape", newline="") as stream:
+                yield from self._read_dat(stream) if self._dat else self._read_csv(stream)
         except OSError as error:
             raise DataError(
-                f"{self._path}: cannot be read ({error.strerror}); name a folder that holds {RATINGS} with --data"
+                f"{self._path}: cannot be read ({error.strerror}); name a folder that holds {RATINGS} or "
+                f"{RATINGS_1M} with --data"
             ) from error
 
-    def _read(self, stream: TextIO) -> Iterator[list[UserWrite]]:
+    def _read_dat(self, stream: TextIO) -> Iterator[list[UserWrite]]:
+        lines = ((line, text.rstrip("\r\n")) for line, text in enumerate(stream, start=1))
+        return self._in_chunks(((line, text.split("::")) for line, text in lines if text), list(range(len(COLUMNS))))
+
+    def _read_csv(self, stream: TextIO) -> Iterator[list[UserWrite]]:
         lines = csv.reader(stream)
         try:
             places = self._places(next(lines, []))
             # Blank lines come as empty rows; they are none.
-            numbered = ((lines.line_num, row) for row in lines if row)
-            while rows := list(itertools.islice(numbered, _CHUNK)):
-                yield self._writes(rows, places)
+            yield from self._in_chunks(((lines.line_num, row) for row in lines if row), places)
         except csv.Error as error:
             raise DataError(f"{self._path}: line {lines.line_num:,} is not CSV ({error}); mend it") from error
+
+    def _in_chunks(self, numbered: Iterator[_Row], places: list[int]) -> Iterator[list[UserWrite]]:
+        while rows := list(itertools.islice(numbered, _CHUNK)):
+            yield self._writes(rows, places)
 
     def _places(self, header: list[str]) -> list[int]:
         missing = [column for column in COLUMNS if column not in header]
@@ -119,7 +138,7 @@ class _Reader:
             )
         return [header.index(column) for column in COLUMNS]
 
-    def _writes(self, rows: list[tuple[int, list[str]]], places: list[int]) -> list[UserWrite]:
+    def _writes(self, rows: list[_Row], places: list[int]) -> list[UserWrite]:
         by_user: dict[str, list[_Rating]] = {}
         for line, row in rows:
             self._take(row, places, line, by_user)

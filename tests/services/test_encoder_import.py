@@ -13,6 +13,7 @@ import pytest
 
 from marquee.errors import DataError
 from marquee.features import MAX_EVENTS, RATED, RETRACTED
+from services.user_encoder import __main__ as program
 from services.user_encoder.event_import import BadRows, Imported, import_events
 from services.user_encoder.stores.base import UserWrite, pack
 from services.user_encoder.stores.sqlite import SqliteStore
@@ -125,6 +126,20 @@ async def test_chunks_do_not_show(tmp_path: Path, store: SqliteStore) -> None:
     assert [one.size for one in await store.read_many([str(user) for user in range(100)])] == [rows // 100] * 100
 
 
+async def test_movielens_1m_is_read_in_the_same_way(tmp_path: Path, store: SqliteStore) -> None:
+    rows = "1::7001::5::100\n2::7003::4::200\r\n\n1::7002::9::300\n\xe9::7002::3::x\n1::7002\n1::7002::3::300"
+    (tmp_path / "ratings.dat").write_bytes(rows.encode("latin-1"))
+    done = await import_events(tmp_path, store, NOW_MS, lambda rows, seconds: None)
+    bad = (BadRows("rating", 1, 4), BadRows("timestamp", 1, 5), BadRows("number of columns", 1, 6))
+    assert done[:5] == (6, 3, 2, 2, bad)
+    assert pack(await store.read("1")) == pack(events(Row(7001, RATED, 5, 100_000), Row(7002, RATED, 3, 300_000)))
+
+
+async def test_of_two_files_the_csv_is_read(tmp_path: Path, store: SqliteStore) -> None:
+    (tmp_path / "ratings.dat").write_text("1::1::4::5\n2::1::4::5\n")
+    assert (await run(tmp_path, store, HEADER + "1,1,4,5\n")).users == 1
+
+
 async def test_a_file_without_the_columns_is_refused(tmp_path: Path, store: SqliteStore) -> None:
     with pytest.raises(DataError, match="its first line names no column rating, timestamp; it must be a MovieLens"):
         await run(tmp_path, store, "userId,movieId\n1,2\n")
@@ -170,12 +185,23 @@ async def test_the_command_fills_a_store_and_says_what_it_did(tmp_path: Path) ->
     assert "nothing was new" in by_variable.stdout
 
 
+def test_ctrl_c_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "import_events", interrupted)
+    assert program.main(["import-events", "--data", str(tmp_path), "--store", str(tmp_path / "store")]) == 130
+    assert capsys.readouterr().err.endswith("import-events: interrupted; run it again to import the rest\n")
+
+
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     missing = command("--data", str(tmp_path), "--store", str(tmp_path / "features.sqlite"))
     assert missing.returncode == 1
     assert missing.stderr == (
         f"python -m services.user_encoder import-events: {tmp_path / 'ratings.csv'}: cannot be read (No such file or "
-        "directory); name a folder that holds ratings.csv with --data\n"
+        "directory); name a folder that holds ratings.csv or ratings.dat with --data\n"
     )
     no_store = command("--data", str(tmp_path), "--store", str(tmp_path))
     assert no_store.returncode == 2
