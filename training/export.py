@@ -22,7 +22,7 @@ from marquee.bundle.v1 import bundle_pb2
 from marquee.engine.encoder import Encoder, ItemTower
 from marquee.engine.index import Index, write_index
 from marquee.errors import BundleError
-from marquee.features import Events, Int64s, TowerInput, content_ids
+from marquee.features import Events, Int64s, TowerInput
 from marquee.movies import MovieRecord
 from training.data import Dataset
 from training.evaluate import evaluate
@@ -45,7 +45,9 @@ def export(data: Dataset, split: Split, trained: Trained, timings_s: dict[str, f
         np.save(folder / format.HISTORY_TABLE, history_table)
         manifest = _manifest(data, trained)
         draft = Bundle(folder, "", manifest)
-        vectors_ND = ItemTower(draft).embed(history_table, content_ids(data.movies, trained.spec))
+        item_tower = ItemTower(draft)
+        check_item_parity(trained, item_tower)
+        vectors_ND = item_tower.embed(history_table, trained.content_NT)
         write_catalogue_part(folder, data.movies, vectors_ND)
         write_probe_part(draft, seed=trained.config.seed)
         encoder, index = Encoder(draft), Index(draft)
@@ -163,8 +165,28 @@ def _stripped(model: onnx.ModelProto) -> bytes:
 
 
 @torch.no_grad()
+def check_item_parity(trained: Trained, towers: ItemTower) -> None:
+    """Raises BundleError unless ONNX Runtime gives PyTorch's item vectors and content rows, cold movies' too."""
+    content = torch.from_numpy(trained.content_NT)
+    content_rows = trained.model.item_tower.content_rows(content)
+    for rows in (torch.from_numpy(_history_table(trained)), content_rows):
+        ours = trained.model.item_tower(rows, content)[0].numpy()
+        gap = float(np.max(1.0 - np.sum(ours * towers.embed(rows.numpy(), trained.content_NT), axis=1)))
+        if not gap <= PARITY:
+            raise BundleError(_disagreement(format.ITEM_TOWER, gap))
+    off = float(np.max(np.abs(towers.content_rows(trained.content_NT, content_rows.shape[1]) - content_rows.numpy())))
+    if not off <= PARITY:
+        raise BundleError(_disagreement(format.ITEM_TOWER, off))
+
+
+def _disagreement(name: str, gap: float) -> str:
+    cure = "install the versions of constraints.txt"
+    return f"{name}: ONNX Runtime is off PyTorch by {gap:.2e} (allowed {PARITY:.0e}); {cure}"
+
+
+@torch.no_grad()
 def check_parity(trained: Trained, encoder: Encoder) -> None:
-    """Raises BundleError unless ONNX Runtime gives PyTorch's vectors, at several batch sizes and lengths."""
+    """Raises BundleError unless ONNX Runtime gives PyTorch's query vectors, at several batch sizes and lengths."""
     rng = np.random.default_rng(0)
     table = torch.from_numpy(_history_table(trained))
     for people, length in ((1, 1), (1, trained.spec.max_history), (3, 2), (17, 9)):
@@ -173,10 +195,7 @@ def check_parity(trained: Trained, encoder: Encoder) -> None:
         ours = trained.model.user_tower(rows, *(torch.from_numpy(column) for column in inputs[1:])).numpy()
         gap = float(np.max(1.0 - np.sum(ours * encoder.run(inputs), axis=1)))
         if not gap <= PARITY:
-            raise BundleError(
-                f"{format.USER_TOWER}: ONNX Runtime is off PyTorch by 1 - cos = {gap:.2e} at {people} x {length} "
-                f"(allowed {PARITY:.0e}); install the versions of constraints.txt"
-            )
+            raise BundleError(_disagreement(format.USER_TOWER, gap))
 
 
 def random_input(

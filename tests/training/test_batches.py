@@ -16,6 +16,7 @@ from marquee.features import (
     merge,
 )
 from marquee.movies import MovieRecord
+from tests.logs import log_of
 from training.batches import EventLog, Positives, delayed, event_log, histories
 from training.data import Dataset, LoadReport
 from training.split import Queries, before, last_split
@@ -66,14 +67,6 @@ def test_a_history_holds_only_what_sorts_before_the_target_and_never_the_target(
         before = log.items[start:target][-SPEC.max_history :][::-1]
         assert rows[kinds != 0].tolist() == before.tolist()
         assert log.items[target] not in rows[kinds != 0]
-
-
-def log_of(*events: tuple[int, int, int]) -> EventLog:
-    """Makes a log of (user, item, kind), a second apart."""
-    users, items, kinds = (np.array(column, np.int64) for column in zip(*events, strict=True))
-    starts = np.searchsorted(users, np.arange(users.max() + 2)).astype(np.int64)
-    times = np.arange(len(users), dtype=np.int64) * 1000
-    return EventLog(users, items, kinds, np.zeros(len(users), np.float32), times, np.ones(len(users), np.int64), starts)
 
 
 def test_a_target_is_the_first_event_on_its_movie_and_no_dislike() -> None:

@@ -42,27 +42,27 @@ def test_the_loss_equals_its_plain_twin(seed: int) -> None:
     assert loss.item() == pytest.approx(plain_loss(cosines, 0.07, counts, masked), rel=1e-9)
 
 
-def test_log_q_is_subtracted_after_the_temperature_divides() -> None:
-    # Two targets of equal cosine, the second expected 4 times as often: logits differ by log 4 at any temperature.
-    counts = torch.tensor([1.0, 4.0])
-    for temperature in (0.05, 1.0):
-        loss = in_batch_softmax(
-            torch.zeros(2, 2),
-            temperature=temperature,
-            log_q_B=counts.log(),
-            masked_BB=torch.zeros(2, 2, dtype=torch.bool),
-        )
-        # Person 0's own target weighs 1, the frequent one 1/4; person 1's own 1/4, the other 1.
-        assert loss.item() == pytest.approx((math.log(1.25) + math.log(1.25 / 0.25)) / 2, rel=1e-6)
+def loss_of_the_first(cosine: float, expected_count: float, temperature: float) -> float:
+    """Computes the loss of person 0, whose only negative is target 1; person 1 meets none and loses nothing."""
+    cosines = torch.tensor([[0.0, cosine], [0.0, 0.0]])
+    masked = torch.tensor([[False, False], [True, False]])
+    log_q_B = torch.tensor([1.0, expected_count]).log()
+    return 2 * in_batch_softmax(cosines, temperature=temperature, log_q_B=log_q_B, masked_BB=masked).item()
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1.0])
+def test_log_q_is_subtracted_after_the_temperature_divides(temperature: float) -> None:
+    # Of equal cosine and expected 4 times as often, the negative weighs 1/4 of the target, at any temperature: with the
+    # wrong sign it would weigh 4, and with the correction divided by T as well 4 ** -20.
+    assert loss_of_the_first(0.0, 4.0, temperature) == pytest.approx(math.log(1 + 1 / 4), rel=1e-6)
+
+
+def test_the_temperature_divides_cosines_alone() -> None:
+    assert loss_of_the_first(0.1, 4.0, 0.05) == pytest.approx(math.log(1 + math.exp(0.1 / 0.05) / 4), rel=1e-6)
 
 
 def test_a_frequent_negative_costs_less_than_a_rare_one() -> None:
-    nobody = torch.zeros(2, 2, dtype=torch.bool)
-    frequent = in_batch_softmax(torch.zeros(2, 2), temperature=1.0, log_q_B=torch.tensor([0.0, 2.0]), masked_BB=nobody)
-    rare = in_batch_softmax(torch.zeros(2, 2), temperature=1.0, log_q_B=torch.tensor([0.0, -2.0]), masked_BB=nobody)
-    # Seen by person 0 alone: log(1 + e^-2) against log(1 + e^2); person 1's term is the mirror image plus 2 or minus 2.
-    assert frequent.item() == pytest.approx((math.log(1 + math.exp(-2)) + math.log(1 + math.exp(2))) / 2, rel=1e-6)
-    assert rare.item() == pytest.approx(frequent.item(), rel=1e-6)
+    assert loss_of_the_first(0.2, 3.0, 0.1) < loss_of_the_first(0.2, 0.5, 0.1)
 
 
 def test_masked_targets_are_no_negatives() -> None:
