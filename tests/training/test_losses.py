@@ -51,18 +51,35 @@ def loss_of_the_first(cosine: float, expected_count: float, temperature: float) 
 
 
 @pytest.mark.parametrize("temperature", [0.05, 1.0])
-def test_log_q_is_subtracted_after_the_temperature_divides(temperature: float) -> None:
-    # Of equal cosine and expected 4 times as often, the negative weighs 1/4 of the target, at any temperature: with the
-    # wrong sign it would weigh 4, and with the correction divided by T as well 4 ** -20.
-    assert loss_of_the_first(0.0, 4.0, temperature) == pytest.approx(math.log(1 + 1 / 4), rel=1e-6)
+def loss_of_person_0(cosines: tuple[float, float], temperature: float, counts: tuple[float, float]) -> float:
+    """Computes the loss of a person with one negative; the batch's other person has none, so no loss either."""
+    loss = in_batch_softmax(
+        torch.tensor([cosines, (0.0, 0.0)], dtype=torch.float64),
+        temperature=temperature,
+        log_q_B=torch.tensor(counts, dtype=torch.float64).log(),
+        masked_BB=torch.tensor([[False, False], [True, False]]),
+    )
+    return 2 * loss.item()
 
 
-def test_the_temperature_divides_cosines_alone() -> None:
-    assert loss_of_the_first(0.1, 4.0, 0.05) == pytest.approx(math.log(1 + math.exp(0.1 / 0.05) / 4), rel=1e-6)
+def test_a_negative_weighs_less_by_the_times_it_is_expected() -> None:
+    # e^(0.2 / 0.1) for the target; the negative's e^(0.5 / 0.1) counts a quarter, as it comes four times as often.
+    expected = math.log(1 + math.exp(5 - 2) / 4)
+    assert loss_of_person_0((0.2, 0.5), 0.1, (1, 4)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_target_weighs_less_by_the_times_it_is_expected() -> None:
+    expected = math.log(1 + math.exp(5 - 2) * 4)
+    assert loss_of_person_0((0.2, 0.5), 0.1, (4, 1)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 1.0])
+def test_the_temperature_does_not_divide_log_q(temperature: float) -> None:
+    assert loss_of_person_0((0, 0), temperature, (1, 4)) == pytest.approx(math.log(1 + 1 / 4), rel=1e-12)
 
 
 def test_a_frequent_negative_costs_less_than_a_rare_one() -> None:
-    assert loss_of_the_first(0.2, 3.0, 0.1) < loss_of_the_first(0.2, 0.5, 0.1)
+    assert loss_of_person_0((0.2, 0.5), 0.1, (1, 9)) < loss_of_person_0((0.2, 0.5), 0.1, (1, 1 / 9))
 
 
 def test_masked_targets_are_no_negatives() -> None:
