@@ -46,7 +46,6 @@ def export(data: Dataset, split: Split, trained: Trained, timings_s: dict[str, f
         manifest = _manifest(data, trained)
         draft = Bundle(folder, "", manifest)
         item_tower = ItemTower(draft)
-        check_item_parity(trained, item_tower)
         vectors_ND = item_tower.embed(history_table, trained.content_NT)
         write_catalogue_part(folder, data.movies, vectors_ND)
         write_probe_part(draft, seed=trained.config.seed)
@@ -164,26 +163,6 @@ def _stripped(model: onnx.ModelProto) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-@torch.no_grad()
-def check_item_parity(trained: Trained, towers: ItemTower) -> None:
-    """Raises BundleError unless ONNX Runtime gives PyTorch's item vectors and content rows, cold movies' too."""
-    content = torch.from_numpy(trained.content_NT)
-    content_rows = trained.model.item_tower.content_rows(content)
-    for rows in (torch.from_numpy(_history_table(trained)), content_rows):
-        ours = trained.model.item_tower(rows, content)[0].numpy()
-        gap = float(np.max(1.0 - np.sum(ours * towers.embed(rows.numpy(), trained.content_NT), axis=1)))
-        if not gap <= PARITY:
-            raise BundleError(_disagreement(format.ITEM_TOWER, gap))
-    off = float(np.max(np.abs(towers.content_rows(trained.content_NT, content_rows.shape[1]) - content_rows.numpy())))
-    if not off <= PARITY:
-        raise BundleError(_disagreement(format.ITEM_TOWER, off))
-
-
-def _disagreement(name: str, gap: float) -> str:
-    cure = "install the versions of constraints.txt"
-    return f"{name}: ONNX Runtime is off PyTorch by {gap:.2e} (allowed {PARITY:.0e}); {cure}"
-
-
 def check_parity(trained: Trained, encoder: Encoder, item_tower: ItemTower) -> None:
     """Raises BundleError unless ONNX Runtime gives PyTorch's vectors and content rows.
 
@@ -211,7 +190,8 @@ def _check_item_tower(trained: Trained, item_tower: ItemTower) -> None:
 def _check_user_tower(trained: Trained, encoder: Encoder) -> None:
     rng = np.random.default_rng(0)
     table = torch.from_numpy(_history_table(trained))
-    for people, length in ((1, 1), (1, trained.spec.max_history), (3, 2), (17, 9)):
+    longest = trained.spec.max_history
+    for people, length in ((1, 1), (1, longest), (3, min(2, longest)), (17, min(9, longest))):
         inputs = random_input(rng, people, length, len(table), trained.spec)
         rows = table[torch.from_numpy(inputs.rows)]
         ours = trained.model.user_tower(rows, *(torch.from_numpy(column) for column in inputs[1:])).numpy()
