@@ -19,7 +19,7 @@ from marquee.errors import MarqueeError
 from training.data import load_dataset, read_columns
 from training.export import export
 from training.model import TowerConfig
-from training.split import last_split
+from training.split import splits
 from training.train import TrainConfig, spec_of, train
 
 _SHOWN = {
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, console: Console) -> Bundle:
     data = load_dataset(options.data, read_columns(options.columns) if options.columns else None)
     console.print(data.describe(), highlight=False, markup=False)
     loaded = time.perf_counter()
-    split = last_split(data, spec_of(tower))
+    split = splits(data, spec_of(tower), "last")[0]
     trained = train(data, split, tower, config, console)
     fitted = time.perf_counter()
     timings_s = {"load": loaded - started, "train": fitted - loaded}

@@ -98,15 +98,18 @@ def histories(
     as_of_ms: Int64s,
     spec: bundle_pb2.FeatureSpec,
     rng: np.random.Generator | None = None,
+    users: Int64s | None = None,
 ) -> TowerInput:
     """Builds the tower input [B, L] of the events that sort before position `ends[i]` of the same person, newest first.
 
-    With `rng` some ratings are turned into the kinds without a value that they stand for, so that the tower learns to
-    read those.
+    The person is the one of the event at `ends[i]`, or `users[i]` where that is given: a history may end where the
+    log, or the person, does. With `rng` some ratings are turned into the kinds without a value that they stand for, so
+    that the tower learns to read those.
     """
-    longest = int(min(spec.max_history, np.max(ends - log.starts[log.users[ends]], initial=1)))
+    starts = log.starts[log.users[ends] if users is None else users]
+    longest = int(min(spec.max_history, np.max(ends - starts, initial=1)))
     at_BL = ends[:, None] - 1 - np.arange(max(longest, 1))
-    real_BL = at_BL >= log.starts[log.users[ends]][:, None]
+    real_BL = at_BL >= starts[:, None]
     at_BL = np.where(real_BL, at_BL, 0)
     rows_BL = log.items[at_BL]
     kinds_BL = log.kinds[at_BL]

@@ -41,7 +41,7 @@ def evaluate(data: Dataset, split: Split, encoder: Encoder, index: Index) -> tup
     queries = split.test
     lists = [Lists("model", model_lists(data, queries, encoder, index)), *baseline_lists(data, split)]
     metrics = [figure for one in lists for figure in figures(one, queries, len(data.movies))]
-    ndcg = {one.system: ndcg_at(one.items_QK == queries.targets[:, None], _ones(queries), 10) for one in lists}
+    ndcg = {one.system: ndcg_at(queries.hits(one.items_QK), queries.counts, 10) for one in lists}
     hashes = queries.hashes(data.user_ids, data.movie_ids)
     popularity = ndcg["popularity"].astype(np.float32)
     return metrics, Evaluation(hashes, ndcg["model"].astype(np.float32), popularity)
@@ -55,8 +55,7 @@ def model_lists(data: Dataset, queries: Queries, encoder: Encoder, index: Index)
         part = queries.part(slice(start, start + _CHUNK))
         seen_QN = part.seen(len(data.movies))[:, item_of_row]
         inputs = [
-            encoder.prepare(part.events(query, data.movie_ids), int(part.log.times_ms[part.ends[query]]))
-            for query in range(part.size)
+            encoder.prepare(part.events(query, data.movie_ids), int(part.as_of_ms[query])) for query in range(part.size)
         ]
         hits = index.search_batch(encoder.encode_batch(inputs), [LIST_LENGTH] * part.size, list(~seen_QN))
         ranked += [_padded(np.searchsorted(data.movie_ids, hit.movie_ids)) for hit in hits]
@@ -69,10 +68,10 @@ def baseline_lists(data: Dataset, split: Split) -> list[Lists]:
     EASE is left out where people times movies pass `EASE_CELLS`: it works on that many numbers at once.
     """
     movies = len(data.movies)
-    counts_N = np.bincount(split.before_test.items, minlength=movies).astype(np.int64)
+    counts_N = np.bincount(split.fit.items, minlength=movies).astype(np.int64)
     lists = [Lists("popularity", _rank(Popularity(counts_N).scores, split.test, movies))]
     if len(data.user_ids) * movies <= EASE_CELLS:
-        ease = Ease(watched(split.before_test, movies), _best_penalty(split, movies))
+        ease = Ease(watched(split.fit, movies), _best_penalty(split, movies))
         lists.append(Lists("ease", _rank(ease.scores, split.test, movies)))
     return lists
 
@@ -88,16 +87,16 @@ def _best_penalty(split: Split, movies: int) -> float:
 
 def figures(lists: Lists, queries: Queries, movies: int) -> list[bundle_pb2.Metric]:
     """Computes a system's figures, for all targets and for the liked ones."""
-    hits_QK, ones_Q = lists.items_QK == queries.targets[:, None], _ones(queries)
-    every = np.ones(queries.size, bool)
     result = []
-    for targets, chosen in (("all", every), ("liked", queries.liked())):
+    liked, likes = queries.only_liked(), queries.likes > 0
+    for targets, asked, items_QK in (("all", queries, lists.items_QK), ("liked", liked, lists.items_QK[likes])):
+        hits_QK, counts_Q = asked.hits(items_QK), asked.counts
         for name, values_Q in (
-            ("recall@10", recall_at(hits_QK, ones_Q, 10)),
-            ("recall@50", recall_at(hits_QK, ones_Q, 50)),
-            ("ndcg@10", ndcg_at(hits_QK, ones_Q, 10)),
+            ("recall@10", recall_at(hits_QK, counts_Q, 10)),
+            ("recall@50", recall_at(hits_QK, counts_Q, 50)),
+            ("ndcg@10", ndcg_at(hits_QK, counts_Q, 10)),
         ):
-            result.append(_metric(lists.system, targets, name, values_Q[chosen]))
+            result.append(_metric(lists.system, targets, name, values_Q))
     shown = np.unique(lists.items_QK[:, :10])
     coverage = np.count_nonzero(shown >= 0) / movies
     distinct = len(np.unique(np.sort(lists.items_QK[:, :10], axis=1), axis=0)) / queries.size
@@ -120,7 +119,7 @@ def _metric(system: str, targets: str, name: str, values_Q: npt.NDArray[np.float
 
 def _ndcg(ease: Ease, queries: Queries, movies: int) -> float:
     ranked_QK = _rank(ease.scores, queries, movies)
-    return float(ndcg_at(ranked_QK == queries.targets[:, None], _ones(queries), 10).mean())
+    return float(ndcg_at(queries.hits(ranked_QK), queries.counts, 10).mean())
 
 
 def _rank(scores: Callable[[Floats], Floats], queries: Queries, movies: int) -> Int64s:
@@ -134,7 +133,3 @@ def _rank(scores: Callable[[Floats], Floats], queries: Queries, movies: int) -> 
 def _padded(items: Int64s) -> Int64s:
     width = [(0, 0)] * (items.ndim - 1) + [(0, LIST_LENGTH - items.shape[-1])]
     return np.pad(items, width, constant_values=-1)
-
-
-def _ones(queries: Queries) -> Int64s:
-    return np.ones(queries.size, np.int64)

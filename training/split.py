@@ -1,118 +1,318 @@
-"""The `last` protocol: each person's last event is the test target, the one before it the validation target.
+"""Three protocols: `last` (each person's last event), `users` (held-out people, 80/20) and `time` (one global cut).
 
-Ties in time are broken by a hash of (user, movie), never by the file's order. E events, Q queries, N movies.
+Ties in time are broken by a hash of (user, movie), never by the file's order. E events, U people, Q queries, T
+targets of all queries, N movies, K list length.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from marquee.bundle.v1 import bundle_pb2
-from marquee.errors import DataError
+from marquee.errors import ConfigError, DataError
 from marquee.features import Events, Floats, Int64s, TowerInput, rating_signal, tie_hash, user_hash
 from training.batches import EventLog, event_log, histories
 from training.data import Dataset
 
 LIKED_STARS = 4.0
+FOLDS = 5
+_VALIDATED = 10
+_HELD_OUT_SHARE = 0.2
+_LATE_SHARE = 0.1
+# Draws must not follow the order of ties, which hashes (user, movie) as well.
+_DRAW = np.uint64(0x5DEECE66D1CE4E5B)
+
+Mask = npt.NDArray[np.bool_]
+Hashes = npt.NDArray[np.uint64]
 
 
 class Queries(NamedTuple):
-    """Holds Q queries: the event at `ends[q]` of `log` is the target, and what sorts before it is the history."""
+    """Holds Q queries: the history of query q is `log` from its person's first event to `ends[q]`, exclusive.
+
+    Its targets are `targets[offsets[q]:offsets[q + 1]]`, at least one; `liked_T` marks those with at least 4 stars, or
+    at least the mean of the history. `as_of_ms` is the moment that ages are measured from.
+    """
 
     log: EventLog
+    users: Int64s
     ends: Int64s
+    as_of_ms: Int64s
+    targets: Int64s
+    offsets: Int64s
+    liked_T: Mask
 
     @property
     def size(self) -> int:
         """Says how many queries there are."""
-        return len(self.ends)
+        return len(self.users)
 
     @property
-    def users(self) -> Int64s:
-        """Lists the people that ask, [Q]."""
-        return self.log.users[self.ends]
+    def starts(self) -> Int64s:
+        """Lists where each history starts in the log, [Q]."""
+        return self.log.starts[self.users]
 
     @property
-    def targets(self) -> Int64s:
-        """Lists the target items, [Q]."""
-        return self.log.items[self.ends]
+    def counts(self) -> Int64s:
+        """Lists how many targets each query has, [Q]."""
+        return np.diff(self.offsets)
+
+    @property
+    def likes(self) -> Int64s:
+        """Lists how many targets of each query were liked, [Q]."""
+        return np.add.reduceat(self.liked_T, self.offsets[:-1], dtype=np.int64) if self.size else self.counts
 
     def part(self, of: slice) -> Queries:
-        """Selects some of the queries."""
-        return Queries(self.log, self.ends[of])
+        """Selects some of the queries, one after another."""
+        first, last, _ = of.indices(self.size)
+        flat = slice(int(self.offsets[first]), int(self.offsets[max(first, last)]))
+        return Queries(
+            self.log,
+            self.users[of],
+            self.ends[of],
+            self.as_of_ms[of],
+            self.targets[flat],
+            self.offsets[first : max(first, last) + 1] - self.offsets[first],
+            self.liked_T[flat],
+        )
 
-    def seen(self, movies: int) -> npt.NDArray[np.bool_]:
+    def only_liked(self) -> Queries:
+        """Selects the liked targets, and the queries that have one."""
+        asks = self.likes > 0
+        return Queries(
+            self.log,
+            self.users[asks],
+            self.ends[asks],
+            self.as_of_ms[asks],
+            self.targets[self.liked_T],
+            _offsets(self.likes[asks]),
+            self.liked_T[self.liked_T],
+        )
+
+    def history_positions(self) -> tuple[Int64s, Int64s]:
+        """Lists all events of all histories: the query and the position in the log of each."""
+        lengths_Q = self.ends - self.starts
+        queries = np.repeat(np.arange(self.size), lengths_Q)
+        within = np.arange(len(queries)) - np.repeat(np.cumsum(lengths_Q) - lengths_Q, lengths_Q)
+        return queries, np.repeat(self.starts, lengths_Q) + within
+
+    def seen(self, movies: int) -> Mask:
         """Marks what stands in each history, [Q, N]."""
-        starts = self.log.starts[self.users]
-        lengths = self.ends - starts
-        rows = np.repeat(np.arange(self.size), lengths)
-        within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        queries, positions = self.history_positions()
         seen_QN = np.zeros((self.size, movies), bool)
-        seen_QN[rows, self.log.items[np.repeat(starts, lengths) + within]] = True
+        seen_QN[queries, self.log.items[positions]] = True
         return seen_QN
 
+    def hits(self, items_QK: Int64s) -> Mask:
+        """Marks which of the ranked items are targets of their query, [Q, K]."""
+        base = 1 + int(max(self.targets.max(initial=0), items_QK.max(initial=0)))
+        wanted_T = np.repeat(np.arange(self.size), self.counts) * base + self.targets
+        hits_QK: Mask = np.isin(np.arange(self.size)[:, None] * base + items_QK, wanted_T) & (items_QK >= 0)
+        return hits_QK
+
     def tower_input(self, spec: bundle_pb2.FeatureSpec) -> TowerInput:
-        """Builds the user tower's input [Q, L] as of each target's moment."""
-        return histories(self.log, self.ends, self.log.times_ms[self.ends], spec)
+        """Builds the user tower's input [Q, L] as of each query's moment."""
+        return histories(self.log, self.ends, self.as_of_ms, spec, users=self.users)
 
     def events(self, query: int, movie_ids: Int64s) -> Events:
         """Selects the history of one query as raw events, oldest first."""
-        end = int(self.ends[query])
-        of = slice(int(self.log.starts[self.log.users[end]]), end)
+        of = slice(int(self.log.starts[self.users[query]]), int(self.ends[query]))
         return Events(movie_ids[self.log.items[of]], self.log.kinds[of], self.log.values[of], self.log.times_ms[of])
 
-    def liked(self) -> npt.NDArray[np.bool_]:
-        """Marks targets that were liked, [Q]: at least 4 stars, or at least the person's mean before them."""
-        stars = rating_signal(self.log.kinds, self.log.values) * 2.0 + 3.0
-        sums = np.concatenate([[0.0], np.cumsum(stars, dtype=np.float64)])
-        starts = self.log.starts[self.users]
-        means_Q = (sums[self.ends] - sums[starts]) / np.maximum(self.ends - starts, 1)
-        liked: npt.NDArray[np.bool_] = (stars[self.ends] >= LIKED_STARS) | (stars[self.ends] >= means_Q)
-        return liked
-
-    def hashes(self, user_ids: list[str], movie_ids: Int64s) -> npt.NDArray[np.uint64]:
-        """Names each query by a hash of (user, target), [Q]: the same in every run, and no person's id."""
-        people = np.array([user_hash(user_ids[user]) for user in self.users], np.uint64)
-        return tie_hash(people, movie_ids[self.targets])
+    def hashes(self, user_ids: list[str], movie_ids: Int64s) -> Hashes:
+        """Names each query by a hash of its person and targets, [Q]: the same in every run, and no person's id."""
+        people_T = np.repeat(_user_hashes([user_ids[user] for user in self.users]), self.counts)
+        hashes_T = tie_hash(people_T, movie_ids[self.targets])
+        return np.bitwise_xor.reduceat(hashes_T, self.offsets[:-1]) if self.size else hashes_T
 
 
 class Split(NamedTuple):
-    """Holds one `last` split.
+    """Holds one split, or one fold of the five of `users`.
 
-    `before_test` ends before each person's test target, `train` before their validation target. Where nobody has
-    events enough for a validation target, `validation` has no queries.
+    Towers learn from `train`, without validation and test events; baselines, once tuned, are refitted on `fit`, which
+    has what validation held out as well. `skipped` people of the test part are no queries, having no history or no
+    target. `validation` may have no queries.
     """
 
+    protocol: str
+    fold: int
     train: EventLog
-    before_test: EventLog
+    fit: EventLog
     validation: Queries
     test: Queries
+    skipped: int = 0
 
 
-def last_split(data: Dataset, spec: bundle_pb2.FeatureSpec) -> Split:
-    """Splits by each person's last two eligible events; raises DataError where nobody has one after another event."""
-    log = event_log(data, spec)
-    test = Queries(log, log.last_targets())
-    before_test = before(test, spec)
-    validation = Queries(before_test, before_test.last_targets())
-    train = before(validation, spec)
+def splits(data: Dataset, spec: bundle_pb2.FeatureSpec, protocol: str) -> list[Split]:
+    """Splits by a protocol: one split for `last` and `time`, five for `users`.
+
+    Raises DataError where it leaves nothing to learn from or to test on.
+    """
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"protocol is {protocol!r}; it must be one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[protocol](data, event_log(data, spec), spec)
+
+
+def _last(data: Dataset, log: EventLog, spec: bundle_pb2.FeatureSpec) -> list[Split]:
+    test = last_queries(log)
     if test.size == 0:
         raise DataError(
             f"{data.name}: nobody has two events, so there is nothing to learn from or to test on; "
             "use data with more events a person"
         )
-    return Split(train, before_test, validation, test)
+    fit = before(test, spec)
+    validation = last_queries(fit)
+    return [Split("last", 0, before(validation, spec), fit, validation, test, _people(log) - test.size)]
+
+
+def last_queries(log: EventLog) -> Queries:
+    """Asks for every person's last eligible event, as of its time, by what sorts before it."""
+    ends = log.last_targets()
+    users = log.users[ends]
+    return _queries(log, users, ends, log.times_ms[ends], ends, log, _offsets(np.ones(len(ends), np.int64)))
 
 
 def before(queries: Queries, spec: bundle_pb2.FeatureSpec) -> EventLog:
-    """Drops each query's target and what the person did after it."""
+    """Drops what each asking person did from the end of the history on."""
     log = queries.log
     until = log.starts[1:].copy()
     until[queries.users] = queries.ends
     return log.only(np.arange(log.size) < until[log.users], spec)
+
+
+def _users(data: Dataset, log: EventLog, spec: bundle_pb2.FeatureSpec) -> list[Split]:
+    """Deals people into five folds by a hash of their ids."""
+    hashes_U = _user_hashes(data.user_ids)
+    place_U = np.argsort(np.argsort(hashes_U ^ _DRAW, kind="stable"), kind="stable")
+    held_out_E = _held_out(log, tie_hash(hashes_U[log.users] ^ _DRAW, data.movie_ids[log.items]))
+    if _people(log) < FOLDS or not held_out_E.any():
+        raise DataError(
+            f"{data.name}: {_people(log)} people, of whom {len(np.unique(log.users[held_out_E]))} have two movies, are "
+            f"too few for {FOLDS} folds; use data with more people"
+        )
+    return [_users_fold(log, place_U, held_out_E, fold, spec) for fold in range(FOLDS)]
+
+
+def _users_fold(log: EventLog, place_U: Int64s, held_out_E: Mask, fold: int, spec: bundle_pb2.FeatureSpec) -> Split:
+    tested_U = place_U % FOLDS == fold
+    validated_U = ~tested_U & (place_U // FOLDS % _VALIDATED == _VALIDATED - 1)
+    fit = log.only(~tested_U[log.users], spec)
+    train = log.only(~(tested_U | validated_U)[log.users], spec)
+    validation = _fold_in(log, validated_U, held_out_E, spec)
+    test = _fold_in(log, tested_U, held_out_E, spec)
+    return Split("users", fold, train, fit, validation, test, int(np.count_nonzero(tested_U)) - test.size)
+
+
+def _held_out(log: EventLog, draw_E: Hashes) -> Mask:
+    """Marks a fifth of each person's movies, by draw: all their events, [E]; at least one movie, and not all."""
+    first_E, pair_E = _first_events(log)
+    firsts = np.flatnonzero(first_E)
+    people = log.users[firsts]
+    order = np.lexsort((draw_E[firsts], people))
+    counts_U = np.bincount(people, minlength=_people(log))
+    rank = np.arange(len(firsts)) - np.repeat(np.cumsum(counts_U) - counts_U, counts_U)
+    quota_U = np.minimum(np.maximum(np.round(_HELD_OUT_SHARE * counts_U).astype(np.int64), 1), counts_U - 1)
+    held_P = np.zeros(len(firsts), bool)
+    held_P[pair_E[firsts[order]]] = rank < quota_U[people]
+    return held_P[pair_E]
+
+
+def _first_events(log: EventLog) -> tuple[Mask, Int64s]:
+    """Marks each person's first event on a movie, and numbers (person, movie) pairs, both [E]."""
+    pairs = log.users * (int(log.items.max(initial=0)) + 1) + log.items
+    _, first, number = np.unique(pairs, return_index=True, return_inverse=True)
+    first_E = np.zeros(log.size, bool)
+    first_E[first] = True
+    return first_E, number.astype(np.int64)
+
+
+def _fold_in(log: EventLog, asks_U: Mask, held_out_E: Mask, spec: bundle_pb2.FeatureSpec) -> Queries:
+    """Asks for what was held out of some people by the rest, as of their newest event of all."""
+    asks_E = asks_U[log.users]
+    history = log.only(asks_E & ~held_out_E, spec)
+    newest_U = np.zeros(_people(log), np.int64)
+    np.maximum.at(newest_U, log.users, log.times_ms)
+    return _by_person(history, log, _eligible(log) & asks_E & held_out_E, newest_U)
+
+
+def _by_person(history: EventLog, log: EventLog, target_E: Mask, as_of_U: Int64s) -> Queries:
+    """Asks once for each person with a history and targets: by all of the history."""
+    target_E = target_E & (np.diff(history.starts) > 0)[log.users]
+    positions = np.flatnonzero(target_E)
+    users, counts = np.unique(log.users[positions], return_counts=True)
+    ends = history.starts[users + 1]
+    return _queries(history, users, ends, as_of_U[users], positions, log, _offsets(counts))
+
+
+def _time(data: Dataset, log: EventLog, spec: bundle_pb2.FeatureSpec) -> list[Split]:
+    """Cuts at the last tenth of all events, and for validation at the last tenth of what is before."""
+    fit, test = _cut(log, spec)
+    if fit.size == 0 or test.size == 0:
+        raise DataError(
+            f"{data.name}: no cut in time leaves events before it and, of the same people, movies after it; "
+            "use the protocols `last` and `users`"
+        )
+    train, validation = _cut(fit, spec)
+    if train.size == 0:
+        train = fit
+    late = np.unique(log.users[log.times_ms >= test.as_of_ms[0]])
+    return [Split("time", 0, train, fit, validation, test, len(late) - test.size)]
+
+
+def _cut(log: EventLog, spec: bundle_pb2.FeatureSpec) -> tuple[EventLog, Queries]:
+    """Cuts at the time of the first of the last tenth of events; returns what is before, and who asks for the rest."""
+    times_ms = np.sort(log.times_ms)
+    cut_ms = times_ms[int((1 - _LATE_SHARE) * len(times_ms))] if len(times_ms) else np.int64(0)
+    early_E = log.times_ms < cut_ms
+    history = log.only(early_E, spec)
+    return history, _by_person(history, log, _eligible(log) & ~early_E, np.full(_people(log), cut_ms, np.int64))
+
+
+PROTOCOLS: dict[str, Callable[[Dataset, EventLog, bundle_pb2.FeatureSpec], list[Split]]] = {
+    "last": _last,
+    "users": _users,
+    "time": _time,
+}
+
+
+def _queries(
+    history: EventLog,
+    users: Int64s,
+    ends: Int64s,
+    as_of_ms: Int64s,
+    positions: Int64s,
+    log: EventLog,
+    offsets: Int64s,
+) -> Queries:
+    """Makes queries whose targets are events of `log`, and says which of them were liked."""
+    stars = rating_signal(history.kinds, history.values) * 2.0 + 3.0
+    sums = np.concatenate([[0.0], np.cumsum(stars, dtype=np.float64)])
+    starts = history.starts[users]
+    means_Q = (sums[ends] - sums[starts]) / np.maximum(ends - starts, 1)
+    stars_T = rating_signal(log.kinds[positions], log.values[positions]) * 2.0 + 3.0
+    liked_T: Mask = (stars_T >= LIKED_STARS) | (stars_T >= np.repeat(means_Q, np.diff(offsets)))
+    return Queries(history, users, ends, as_of_ms, log.items[positions], offsets, liked_T)
+
+
+def _eligible(log: EventLog) -> Mask:
+    eligible_E = np.zeros(log.size, bool)
+    eligible_E[log.eligible()] = True
+    return eligible_E
+
+
+def _people(log: EventLog) -> int:
+    return len(log.starts) - 1
+
+
+def _offsets(counts: Int64s) -> Int64s:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def _user_hashes(user_ids: list[str]) -> Hashes:
+    return np.array([user_hash(user_id) for user_id in user_ids], np.uint64)
 
 
 def watched(log: EventLog, movies: int) -> Floats:

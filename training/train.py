@@ -176,10 +176,10 @@ def validate(model: TwoTower, bags: ContentBags, queries: Queries, spec: bundle_
         part = queries.part(slice(start, start + 512))
         users_BD = _run_user_tower(model, rows_ND, part.tower_input(spec))
         ranked = top_k((users_BD @ vectors_ND.T).numpy(), part.seen(len(vectors_ND)), 10)
-        hits.append(ranked == part.targets[:, None])
+        hits.append(part.hits(ranked))
     model.train()
-    hits_QK, one_Q = np.concatenate(hits), np.ones(queries.size, np.int64)
-    return float(recall_at(hits_QK, one_Q, 10).mean()), float(ndcg_at(hits_QK, one_Q, 10).mean())
+    hits_QK, counts_Q = np.concatenate(hits), queries.counts
+    return float(recall_at(hits_QK, counts_Q, 10).mean()), float(ndcg_at(hits_QK, counts_Q, 10).mean())
 
 
 def _seed_everything(config: TrainConfig) -> None:

@@ -11,7 +11,7 @@ from marquee.features import RATED
 from tests.logs import log_of
 from training.baselines import Ease, Popularity
 from training.evaluate import LIST_LENGTH, Lists, figures
-from training.split import Queries
+from training.split import last_queries
 
 
 def textbook_ease(watched: np.ndarray, penalty: float) -> np.ndarray:
@@ -44,7 +44,7 @@ def test_figures_by_hand() -> None:
     items[0, :3] = [9, 5, 1]  # found at place 2
     items[1, :3] = [9, 1, 2]  # not found
     items[2, 11] = 7  # found at place 12
-    found = {(m.targets, m.name): m.value for m in figures(Lists("x", items), Queries(log, log.last_targets()), 20)}
+    found = {(m.targets, m.name): m.value for m in figures(Lists("x", items), last_queries(log), 20)}
     assert found["all", "recall@10"] == pytest.approx(1 / 3)
     assert found["all", "recall@50"] == pytest.approx(2 / 3)
     assert found["all", "ndcg@10"] == pytest.approx(1 / math.log2(3) / 3)

@@ -19,7 +19,7 @@ from marquee.movies import MovieRecord
 from tests.logs import log_of
 from training.batches import EventLog, Positives, delayed, event_log, histories
 from training.data import Dataset, LoadReport
-from training.split import Queries, before, last_split
+from training.split import before, last_queries, splits
 
 SPEC = features.feature_spec(max_history=5, dimension=8, content_buckets=8, max_content_tokens=4)
 
@@ -77,7 +77,7 @@ def test_a_target_is_the_first_event_on_its_movie_and_no_dislike() -> None:
 
 def test_what_follows_a_target_is_held_out_with_it() -> None:
     log = log_of((0, 1, RATED), (0, 2, RATED), (0, 3, RATED), (0, 3, LIKED), (0, 4, DISLIKED))
-    queries = Queries(log, log.last_targets())
+    queries = last_queries(log)
     assert queries.targets.tolist() == [3]
     assert before(queries, SPEC).items.tolist() == [1, 2]
 
@@ -139,7 +139,7 @@ def test_accidental_hits_are_the_same_movie_and_the_persons_other_movies(seed: i
 
 def test_the_last_split_takes_the_last_two_events_of_each_person() -> None:
     data, log = random_log(5)
-    split = last_split(data, SPEC)
+    split = splits(data, SPEC, "last")[0]
     for person in range(len(data.user_ids)):
         items = log.items[log.users == person].tolist()
         assert split.test.targets[split.test.users == person].tolist() == items[-1:]
