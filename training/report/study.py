@@ -1,0 +1,160 @@
+"""What the page shows, whichever runs it came from. N movies on the map."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import json_format
+
+from marquee.bundle.v1 import bundle_pb2
+
+
+class Difference(NamedTuple):
+    """Holds a paired difference of two systems on the same queries: the mean and its 95 % bounds."""
+
+    system: str
+    against: str
+    protocol: str
+    targets: str
+    name: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class Pass(NamedTuple):
+    """Holds what one pass over the data came to; the metrics are of the validation split."""
+
+    loss: float
+    recall_at_10: float
+    ndcg_at_10: float
+    seconds: float
+
+
+class Curve(NamedTuple):
+    """Holds the way of one tower and seed on the `last` split; `best` is the number of the pass that was kept."""
+
+    tower: str
+    seed: int
+    passes: list[Pass]
+    best: int
+
+
+class Slice(NamedTuple):
+    """Holds a figure of some of the queries, or of some of the targets: those where `by` is `label`."""
+
+    by: str
+    label: str
+    figure: bundle_pb2.Metric
+
+
+class Choice(NamedTuple):
+    """Says which tower is the default and what it was chosen by: the mean of each tower over seeds, on validation."""
+
+    tower: str
+    criterion: str
+    scores: dict[str, float]
+
+
+class Film(NamedTuple):
+    """Holds what the page says of a film."""
+
+    title: str
+    year: int | None
+    genres: tuple[str, ...]
+    ratings: int
+
+    @property
+    def name(self) -> str:
+        """Writes title and year."""
+        return f"{self.title} ({self.year})" if self.year else self.title
+
+
+class MovieMap(NamedTuple):
+    """Holds the most rated films on a plane; the best known come first."""
+
+    tower: str
+    method: str
+    films: list[Film]
+    xy_N2: npt.NDArray[np.float64]
+
+
+class Neighbours(NamedTuple):
+    """Holds the films nearest to one, with their cosines."""
+
+    film: Film
+    nearest: list[tuple[Film, float]]
+
+
+class Sample(NamedTuple):
+    """Holds one person's newest events, what came next, and what each system showed."""
+
+    history: list[Film]
+    older: int
+    targets: list[Film]
+    lists: dict[str, list[tuple[Film, bool]]]
+
+
+class Origin(NamedTuple):
+    """Says what the figures were made of, by what, where and when."""
+
+    dataset: bundle_pb2.Dataset
+    period: str
+    seeds: list[int]
+    versions: dict[str, str]
+    machine: str
+    created_at: str
+    command: str
+    code: list[str]
+
+
+class Study(NamedTuple):
+    """Holds everything on the page.
+
+    The systems of `figures` are the names of the towers and of the baselines. Per-query values are means over seeds
+    before queries are resampled, so that intervals are of people and not of seeds; `seeds` has each seed's own mean.
+    """
+
+    origin: Origin
+    figures: list[bundle_pb2.Metric]
+    seeds: dict[int, list[bundle_pb2.Metric]]
+    differences: list[Difference]
+    choice: Choice
+    curves: list[Curve]
+    slices: list[Slice]
+    map: MovieMap | None
+    neighbours: list[Neighbours]
+    samples: list[Sample]
+    settings: dict[str, dict[str, Any]]
+    timings_s: dict[str, float]
+
+    @property
+    def systems(self) -> list[str]:
+        """Lists the systems in the order in which they were measured."""
+        return list(dict.fromkeys(figure.system for figure in self.figures))
+
+    def figure(self, system: str, protocol: str, targets: str, name: str) -> bundle_pb2.Metric | None:
+        """Finds a figure; None where it was not measured."""
+        wanted = (system, protocol, targets, name)
+        return next((one for one in self.figures if (one.system, one.protocol, one.targets, one.name) == wanted), None)
+
+    def difference(self, system: str, against: str, protocol: str, targets: str, name: str) -> Difference | None:
+        """Finds a paired difference; None where it was not measured."""
+        wanted = (system, against, protocol, targets, name)
+        return next((one for one in self.differences if one[:5] == wanted), None)
+
+
+def as_json(value: Any) -> Any:
+    """Turns a study, or a part of one, into what the json module writes."""
+    if isinstance(value, bundle_pb2.Metric | bundle_pb2.Dataset):
+        return json_format.MessageToDict(value, preserving_proto_field_name=True)
+    if hasattr(value, "_asdict"):
+        return {name: as_json(part) for name, part in value._asdict().items()}
+    if isinstance(value, dict):
+        return {str(name): as_json(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(part) for part in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
