@@ -5,18 +5,18 @@ from those tastes by `training.sample.simulate`, so the right recommendation is 
 """
 
 import csv
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from training.sample.folder import new_folder
 from training.sample.simulate import Rating, simulate
 
-__all__ = ["SIMULATED_NOTICE", "load_tastes", "write_sample"]
+__all__ = ["SIMULATED_NOTICE", "load_tastes", "new_folder", "write_sample"]
 
-SIMULATED_NOTICE = "The films of this sample are real, but its viewers and ratings are simulated: no person gave them."
+SIMULATED_NOTICE = "The viewers and ratings of this data are simulated: no person gave them."
 
 FILMS = Path(__file__).with_name("films.csv")
 METADATA_HEADER = (
@@ -64,15 +64,8 @@ def write_sample(folder: Path, *, seed: int = 7, viewers: int = 400) -> None:
     The folder holds movies.csv, metadata.csv, ratings.csv and README.txt in MovieLens format. Raises
     FileExistsError where `folder` already holds something, ValueError where `viewers` is below 1.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise FileExistsError(f"{folder} already exists; remove it or name another folder for the sample")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that the rename stays on one file system.
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        staged = Path(scratch) / folder.name
-        staged.mkdir()
+    with new_folder(folder) as staged:
         _write_files(staged, seed=seed, viewers=viewers)
-        staged.rename(folder)
 
 
 def load_tastes() -> dict[int, str]:
