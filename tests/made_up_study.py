@@ -51,7 +51,7 @@ def films(count: int) -> list[Film]:
         Film(
             f"{_WORDS[n % 10]} of {_WORDS[(n * 7 + n // 10) % 10]}{'' if n < 100 else f' {n}'}",
             1950 + n % 70 if n % 17 else None,
-            (genres[n * n % 8],),
+            (genres[(n + n // 8) % 8],),
             max(1, 300 - n),
         )
         for n in range(count)
@@ -181,4 +181,4 @@ def _samples() -> list[Sample]:
 def _plane(count: int) -> np.ndarray:
     rng = np.random.default_rng(5)
     centres = rng.normal(size=(8, 2)) * 30
-    return np.stack([centres[n * n % 8] + rng.normal(size=2) * 7 for n in range(count)])
+    return np.stack([centres[(n + n // 8) % 8] + rng.normal(size=2) * 7 for n in range(count)])

@@ -13,17 +13,19 @@ from matplotlib.axes import Axes
 from sklearn.manifold import TSNE
 
 from training.report import palette
-from training.report.charts import HALO, Chart, canvas
+from training.report.charts import HALO, Chart, canvas, styled
 from training.report.study import Film, MovieMap
 
 MOST, LABELS = 1500, 90
 _SIZE_IN = (11.0, 8.0)
 _FEWEST_FOR_TSNE = 60
+_DOTS_PT = (2.6, 3.8, 5.2, 6.6, 8.2)
 _FONT_PT, _GAP_PX, _DPI = 8.6, 3.0, 72.0
 # Where a label may stand, as (horizontal, vertical) of its anchor: right of its point first.
 _PLACES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 Doubles = npt.NDArray[np.float64]
+Int64s = npt.NDArray[np.int64]
 
 
 class Box(NamedTuple):
@@ -64,25 +66,41 @@ def main_genre(film: Film) -> str:
     return next((genre for genre in film.genres if genre in palette.GENRES), "other")
 
 
+@styled
 def draw(movie_map: MovieMap) -> Chart:
     """Draws the map: colour is the main genre, size the number of ratings; the best known films are named."""
     figure, axes = canvas(*_SIZE_IN)
-    counts_N = np.array([film.ratings for film in movie_map.films], float)
-    sizes_N = 6 + 60 * counts_N / max(float(counts_N.max(initial=1)), 1.0)
-    genres = [main_genre(film) for film in movie_map.films]
+    tips: dict[str, list[str]] = {}
+    genres = np.array([main_genre(film) for film in movie_map.films])
+    steps_N = _steps([film.ratings for film in movie_map.films])
     for genre, colour in palette.GENRES.items():
-        of_N = np.array([one == genre for one in genres], bool)
-        if of_N.any():
+        for step, size in enumerate(_DOTS_PT):
+            of_N = (genres == genre) & (steps_N == step)
+            group = f"films-{genre.lower()}-{step}"
             x, y = movie_map.xy_N2[of_N].T
-            axes.scatter(
-                x, y, s=sizes_N[of_N], color=colour.light, alpha=0.8, linewidths=0, label=genre, gid=f"films-{genre}"
-            )
+            axes.plot(x, y, "o", color=colour.light, alpha=0.8, markersize=size, markeredgewidth=0, gid=group)
+            tips[group] = [movie_map.films[number].name for number in np.flatnonzero(of_N)]
+        if genre in genres:
+            axes.plot([], [], "o", color=colour.light, markersize=7, label=genre)
     axes.set_axis_off()
-    axes.margins(0.04)
-    figure.legend(loc="outside lower center", ncols=5, markerscale=1.4, labelcolor=palette.INK["text"].light)
+    axes.margins(0.03)
+    figure.legend(
+        loc="outside lower center",
+        ncols=10,
+        columnspacing=1.2,
+        handletextpad=0.1,
+        markerscale=1.4,
+        labelcolor=palette.INK["text"].light,
+    )
     figure.draw_without_rendering()
     named = _label(axes, movie_map)
-    return Chart("map", _told(movie_map, named), figure)
+    return Chart("map", _told(movie_map, named), figure, tips)
+
+
+def _steps(ratings: list[int]) -> Int64s:
+    """Sorts films into as many steps of fame as there are sizes of dots."""
+    share_N = np.sqrt(np.array(ratings, float) / max(*ratings, 1))
+    return np.minimum((share_N * len(_DOTS_PT)).astype(np.int64), len(_DOTS_PT) - 1)
 
 
 def _told(movie_map: MovieMap, named: list[str]) -> str:

@@ -5,11 +5,12 @@ Every chart is narrow enough to be read on a phone; the page lays them side by s
 
 from __future__ import annotations
 
+import functools
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -20,10 +21,12 @@ from matplotlib.ticker import MaxNLocator
 from marquee.bundle.v1 import bundle_pb2
 from training.report import palette
 from training.report.markup import Html, element
-from training.report.study import Curve, Slice
-from training.report.verdict import TOWERS, number
+from training.report.study import Curve, Difference, Slice
+from training.report.verdict import TOWERS, number, signed
 
-WIDTH_IN, PNG_DPI = 5.0, 160
+P = ParamSpec("P")
+R = TypeVar("R")
+WIDTH_IN, PNG_DPI = 4.5, 160
 HALO = "halo"
 _INK = {name: colour.light for name, colour in palette.INK.items()}
 _STYLE: dict[Any, Any] = {
@@ -52,41 +55,71 @@ _STYLE: dict[Any, Any] = {
 
 
 class Chart(NamedTuple):
-    """Is a drawn chart: the name of its file, what it shows in words, and the figure."""
+    """Is a drawn chart: the name of its file, what it shows in words, and the figure.
+
+    `tips` are what the points of a group say when they are pointed at, by the group's id.
+    """
 
     name: str
     alt: str
     figure: Figure
+    tips: dict[str, list[str]] = {}  # noqa: RUF012 - never written to
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Makes a function draw in the house's style, whatever matplotlib is set to outside."""
+
+    @functools.wraps(draw)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        with mpl.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return inside
 
 
 def canvas(width_in: float, height_in: float) -> tuple[Figure, Axes]:
-    """Makes an empty figure with one pair of axes, in the house's style."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width_in, height_in), layout="constrained")
-        return figure, figure.add_subplot()
+    """Makes an empty figure with one pair of axes."""
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    return figure, figure.add_subplot()
 
 
+@styled
 def write_png(chart: Chart, folder: Path) -> Path:
     """Writes the chart in the day's colours, with a halo around labels that lie on points."""
     path = folder / f"{chart.name}.png"
     halo: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground=_INK["paper"])]
-    for text in chart.figure.findobj(lambda artist: artist.get_gid() == HALO):
+    on_points = chart.figure.findobj(lambda artist: artist.get_gid() == HALO)
+    for text in on_points:
         text.set_path_effects(halo)
-    with mpl.rc_context(_STYLE):
-        chart.figure.savefig(path, dpi=PNG_DPI, facecolor=_INK["paper"], metadata={"Software": None})
+    chart.figure.savefig(path, dpi=PNG_DPI, facecolor=_INK["paper"], metadata={"Software": None})
+    for text in on_points:
+        text.set_path_effects([])  # in an SVG they would turn letters into outlines
     return path
 
 
+@styled
 def svg(chart: Chart, *, class_: str = "") -> Html:
     """Writes the chart as an inline picture whose colours are the page's variables."""
     stream = io.StringIO()
-    with mpl.rc_context(_STYLE | {"svg.hashsalt": chart.name}):
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        chart.figure.savefig(stream, format="svg", metadata=nothing)
-    text = _inline(stream.getvalue(), chart.name)
-    width_px = f"{chart.figure.get_figwidth() * 96:.0f}px"
+    mpl.rcParams["svg.hashsalt"] = chart.name
+    chart.figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = _with_tips(_inline(stream.getvalue(), chart.name), chart)
+    width_px = f"{chart.figure.get_figwidth() * 110:.0f}px"
     head = f'<svg role="img" aria-label="{_attribute(chart.alt)}" style="max-width:{width_px}" '
     return element("figure", Html(text.replace("<svg ", head, 1)), class_=f"chart {class_}".strip())
+
+
+def _with_tips(text: str, chart: Chart) -> str:
+    """Gives each point of a group its title; a group's points are its `use` elements, in the order of the data."""
+    for group, tips in chart.tips.items():
+        head, mark, rest = text.partition(f'id="{chart.name}-{group}"')
+        before, *points = rest.split("<use ", len(tips))
+        titled = [
+            point.replace("/>", f"><title>{_attribute(tip)}</title></use>", 1)
+            for tip, point in zip(tips, points, strict=True)
+        ]
+        text = head + mark + "<use ".join([before, *titled])
+    return text
 
 
 def _attribute(text: str) -> str:
@@ -107,6 +140,7 @@ def _inline(text: str, name: str) -> str:
     return text
 
 
+@styled
 def whiskers(name: str, title: str, figures: Sequence[bundle_pb2.Metric], chosen: str) -> Chart:
     """Draws a figure of all systems with their intervals, best first."""
     ordered = sorted(figures, key=lambda one: one.value)
@@ -121,9 +155,8 @@ def whiskers(name: str, title: str, figures: Sequence[bundle_pb2.Metric], chosen
             number(one.value), (1.02, place), xycoords=("axes fraction", "data"), va="center", annotation_clip=False
         )
     _name_rows(axes, [one.system for one in ordered], chosen)
-    axes.set_title(title, loc="left", x=0)
+    axes.set_title(title)
     axes.grid(axis="y", visible=False)
-    axes.set_xlim(left=0)
     told = "; ".join(f"{palette.system(one.system).label} {number(one.value)}" for one in reversed(ordered))
     return Chart(name, f"{title}, best first: {told}.", figure)
 
@@ -139,13 +172,38 @@ def _name_rows(axes: Axes, systems: list[str], chosen: str) -> None:
 
 def _wrapped(label: str) -> str:
     """Breaks a long label near its middle."""
-    if len(label) <= 20:
+    if len(label) <= 22:
         return label
     spaces = [place for place, letter in enumerate(label) if letter == " "]
     middle = min(spaces, key=lambda place: abs(place - len(label) / 2), default=0)
     return f"{label[:middle]}\n{label[middle + 1 :]}" if middle else label
 
 
+@styled
+def forest(name: str, title: str, differences: Sequence[Difference]) -> Chart:
+    """Draws paired differences around zero: a row a baseline, a dot a tower."""
+    others = list(dict.fromkeys(one.against for one in differences))[::-1]
+    towers = list(dict.fromkeys(one.system for one in differences))
+    figure, axes = canvas(WIDTH_IN, 1.2 + 0.42 * len(others))
+    axes.axvline(0, color=_INK["quiet"], linewidth=1)
+    for one in differences:
+        drawn = palette.system(one.system)
+        at = others.index(one.against) + 0.13 * (len(towers) - 1 - 2 * towers.index(one.system))
+        axes.plot([one.low, one.high], [at, at], color=drawn.colour.light, linewidth=2.2, solid_capstyle="round")
+        axes.plot(one.value, at, drawn.marker, color=drawn.colour.light, markersize=6, label=drawn.label)
+    _name_rows(axes, others, "")
+    axes.set_title(title)
+    axes.grid(axis="y", visible=False)
+    axes.xaxis.set_major_formatter(lambda value, _: signed(value) if value else "0")
+    _legend(axes)
+    told = "; ".join(
+        f"{palette.system(one.system).label} against {palette.system(one.against).label} {signed(one.value)}"
+        for one in differences
+    )
+    return Chart(name, f"{title}, paired: {told}.", figure)
+
+
+@styled
 def learning(name: str, title: str, curves: Sequence[Curve], field: str) -> Chart:
     """Draws a field of `Pass` over the passes: one line a seed, a dot where the towers were kept."""
     figure, axes = canvas(WIDTH_IN, 3.2)
@@ -177,9 +235,12 @@ def _curves_told(curves: Sequence[Curve], field: str) -> str:
 def _legend(axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
+    if len(unique) == 1:
+        return
     axes.figure.legend(unique.values(), unique.keys(), loc="outside lower left", ncols=2, labelcolor=_INK["text"])
 
 
+@styled
 def slices(name: str, title: str, parts: Sequence[Slice]) -> Chart:
     """Draws a figure of each slice: one line a system, with intervals, and how many queries each slice has."""
     labels = list(dict.fromkeys(part.label for part in parts))

@@ -59,6 +59,9 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, t
         for row in rows
     ]
     whole = element(
-        "table", element("caption", caption), element("thead", element("tr", *headings)), element("tbody", *body)
+        "table",
+        element("caption", element("span", caption)),
+        element("thead", element("tr", *headings)),
+        element("tbody", *body),
     )
     return element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption)

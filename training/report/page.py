@@ -22,11 +22,15 @@ PROTOCOLS = {
 }
 TARGETS = {"all": "all targets", "liked": "liked targets"}
 _SHOWN = {
-    "last": ("recall@10", "recall@50", "ndcg@10", "mrr@10"),
-    "users": ("recall@20", "recall@50", "ndcg@100", "mrr@10"),
-    "time": ("recall@10", "recall@50", "ndcg@10", "mrr@10"),
+    "last": ("recall@10", "recall@20", "recall@50", "ndcg@10", "ndcg@100", "mrr@10"),
+    "users": ("recall@20", "recall@50", "recall@100", "ndcg@10", "ndcg@100", "mrr@10"),
+    "time": ("recall@10", "recall@20", "recall@50", "ndcg@10", "ndcg@100", "mrr@10"),
 }
-_DRAWN = {name: (names[0], names[2]) for name, names in _SHOWN.items()}
+_DRAWN = {
+    "last": ("recall@10", "ndcg@10"),
+    "users": ("recall@20", "ndcg@100"),
+    "time": ("recall@10", "ndcg@10"),
+}
 _RANKING = ("recall", "ndcg", "mrr")
 _BEYOND = {
     "coverage@10": "share of the catalogue that stands in anybody's first ten",
@@ -59,7 +63,7 @@ def write_page(study: Study, folder: Path) -> Written:
 
 def draw(study: Study) -> dict[str, Chart]:
     """Draws every chart that the study has figures for, by name."""
-    drawn = [*_result_charts(study), *_curve_charts(study), *_slice_charts(study)]
+    drawn = [*_result_charts(study), *_difference_charts(study), *_curve_charts(study), *_slice_charts(study)]
     if study.map is not None:
         drawn.append(atlas.draw(study.map))
     return {chart.name: chart for chart in drawn}
@@ -71,7 +75,7 @@ def render(study: Study, drawn: dict[str, Chart]) -> str:
     title = f"Marquee on {study.origin.dataset.name}"
     sections = [
         _results(study, drawn),
-        _differences(study),
+        _differences(study, drawn),
         _choice(study),
         _curves(study, drawn),
         _slices(study, drawn),
@@ -132,7 +136,13 @@ def _verdict(study: Study, judged: list[Goal]) -> Html:
     for goal in judged:
         mark, kind = marks.get(goal.state, ("–", "quiet"))
         state = element("span", f"{mark} {goal.state}", class_=f"state {kind}")
-        items.append(element("li", state, element("div", element("strong", goal.title), element("span", goal.detail))))
+        items.append(
+            element(
+                "li",
+                state,
+                element("div", element("strong", goal.title), *(element("span", told) for told in goal.details)),
+            )
+        )
     return element(
         "section",
         element("h2", "Verdict", id="verdict-title"),
@@ -151,26 +161,35 @@ def _verdict(study: Study, judged: list[Goal]) -> Html:
 
 
 def _in_words(study: Study) -> str:
-    """Tells the main result as a sentence."""
-    model, ease, popularity = (
-        study.figure(name, "last", "all", "recall@10") for name in (study.choice.tower, "ease", "popularity")
-    )
-    if model is None:
-        return "The last protocol was not measured."
-    told = (
-        f"The film that {model.n:,} people turned to next stands among the {palette.system(model.system).label}'s "
-        f"first ten for {_percent(model.value)} of them"
-    )
-    others = [
-        f"among {palette.system(one.system).label}'s for {_percent(one.value)}"
-        for one in (ease, popularity)
-        if one is not None
-    ]
-    return ", ".join([told, " and ".join(others)] if others else [told]) + "."
+    """Tells the main results as sentences."""
+    tower = palette.system(study.choice.tower).label
+    told = []
+    last = study.figure(study.choice.tower, "last", "all", "recall@10")
+    if last is not None:
+        told.append(
+            f"For {_percent(last.value)} of {last.n:,} people the film that they turned to next is among the first ten "
+            f"of the {tower}{_others(study, 'last', 'recall@10')}."
+        )
+    users = study.figure(study.choice.tower, "users", "all", "recall@20")
+    if users is not None:
+        told.append(
+            f"Of people whom training never saw, its first twenty hold {_percent(users.value)} of what could be "
+            f"found{_others(study, 'users', 'recall@20')}."
+        )
+    return " ".join(told)
+
+
+def _others(study: Study, protocol: str, name: str) -> str:
+    """Lists the best baseline, EASE and popularity, each once."""
+    found = [one for system in baselines(study) if (one := study.figure(system, protocol, "all", name))]
+    best = max(found, key=lambda one: one.value, default=None)
+    shown = [one for one in found if one is best or one.system in ("ease", "popularity")]
+    told = [f"{palette.system(one.system).label} {_percent(one.value)}" for one in shown]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _measured(study: Study) -> list[tuple[str, str]]:
@@ -247,39 +266,46 @@ def _cell(figure: bundle_pb2.Metric | None, best: float) -> Html:
 
 
 def _system(name: str, study: Study) -> Html:
+    default = [element("small", "default")] if name == study.choice.tower else []
+    return joined([_swatched(name), *default])
+
+
+def _swatched(name: str) -> Html:
     known = name if name in palette.SYSTEMS else "other"
     swatch = element("i", class_="swatch", style=f"background:var(--system-{known})", aria_hidden="true")
-    label = palette.system(name).label
-    default = [element("small", "default")] if name == study.choice.tower else []
-    return joined([swatch, label, *default])
+    return joined([swatch, palette.system(name).label])
 
 
-def _differences(study: Study) -> Html:
-    wanted = {(protocol, name) for protocol, names in _DRAWN.items() for name in names}
-    shown = [one for one in study.differences if one.targets == "all" and (one.protocol, one.name) in wanted]
-    rest = [one for one in study.differences if one not in shown]
-    caption = "Tower less baseline on the same people, all targets"
+def _difference_charts(study: Study) -> Iterable[Chart]:
+    for protocol, names in _DRAWN.items():
+        for name in names:
+            mine = [
+                one for one in study.differences if (one.protocol, one.targets, one.name) == (protocol, "all", name)
+            ]
+            against = [one for one in mine if one.against not in TOWERS]
+            if against:
+                title = f"{palette.metric(name)}, tower less baseline, {protocol}"
+                yield charts.forest(_chart_name("difference", protocol, name), title, against)
+
+
+def _differences(study: Study, drawn: dict[str, Chart]) -> Html:
     return section(
         "differences",
         "Paired differences",
         paragraph(
-            "A difference is sure at 95 % where its interval leaves out zero: such a one is marked with ▲ or ▼. "
-            "Each is of one tower's mean over seeds and one baseline, person by person."
+            "Tower less baseline, person by person, on the same people; a tower is its mean over seeds. A difference "
+            "is sure at 95 % where its interval leaves out zero: the table marks such a one with ▲ or ▼."
         ),
-        _difference_table(study, shown, caption),
-        *(
-            [details("Liked targets, and the towers with each other", _difference_table(study, rest, "Others"))]
-            if rest
-            else []
-        ),
+        _side_by_side(drawn, [name for name in drawn if name.startswith("difference-")]),
+        details("Differences in figures", _difference_table(study.differences)),
     )
 
 
-def _difference_table(study: Study, differences: Sequence[Difference], caption: str) -> Html:
+def _difference_table(differences: Sequence[Difference]) -> Html:
     rows = [
         [
-            _system(one.system, study),
-            _system(one.against, study),
+            _swatched(one.system),
+            _swatched(one.against),
             f"{one.protocol}, {one.targets}",
             palette.metric(one.name),
             joined([signed(one.value), _direction(one)]),
@@ -289,7 +315,7 @@ def _difference_table(study: Study, differences: Sequence[Difference], caption: 
         for one in differences
     ]
     head = ["system", "against", "protocol", "figure", "difference", "95 %", "people"]
-    return table(caption, head, rows, text_columns=4)
+    return table("Paired differences with 95 % intervals", head, rows, text_columns=4)
 
 
 def _direction(one: Difference) -> Html:

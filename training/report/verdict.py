@@ -20,7 +20,7 @@ class Goal(NamedTuple):
 
     title: str
     state: str
-    detail: str
+    details: tuple[str, ...]
 
 
 def goals(study: Study) -> list[Goal]:
@@ -64,12 +64,13 @@ def _ratio(study: Study) -> Goal:
     title = f"last, all targets: at least {RATIO} times plain EASE in recall@10"
     model, ease = (study.figure(name, "last", "all", "recall@10") for name in (study.choice.tower, "ease"))
     if model is None or ease is None:
-        return Goal(title, UNKNOWN, "the model or EASE was not measured on last")
+        return Goal(title, UNKNOWN, ("the model or EASE was not measured on last",))
     against = f"{number(model.value)} against {number(ease.value)}"
     if model.value >= RATIO * ease.value:
-        return Goal(title, REACHED, f"{model.value / ease.value:.2f} times ({against})" if ease.value else against)
+        times = f"{model.value / ease.value:.2f} times ({against})" if ease.value else against
+        return Goal(title, REACHED, (times,))
     missing = RATIO * ease.value - model.value
-    return Goal(title, MISSED, f"{model.value / ease.value:.2f} times ({against}); {number(missing)} are missing")
+    return Goal(title, MISSED, (f"{model.value / ease.value:.2f} times ({against}); {number(missing)} are missing",))
 
 
 def _above_all(study: Study) -> Goal:
@@ -79,11 +80,11 @@ def _above_all(study: Study) -> Goal:
         model = study.figure(study.choice.tower, "last", "all", name)
         others = [one for system in baselines(study) if (one := study.figure(system, "last", "all", name))]
         if model is None or not others:
-            return Goal(title, UNKNOWN, f"{name} was not measured on last")
+            return Goal(title, UNKNOWN, (f"{name} was not measured on last",))
         behind += [_behind(model, other) for other in others if model.value <= other.value]
         best = max(others, key=lambda other: other.value)
         nearest.append(f"{palette.metric(name)} {number(model.value)}; best baseline {_told(best)}")
-    return Goal(title, MISSED, "; ".join(behind)) if behind else Goal(title, REACHED, "; ".join(nearest))
+    return Goal(title, MISSED, tuple(behind)) if behind else Goal(title, REACHED, tuple(nearest))
 
 
 def _behind(model: bundle_pb2.Metric, other: bundle_pb2.Metric) -> str:
@@ -109,33 +110,36 @@ def _paired(title: str, study: Study, protocol: str, wanted: list[tuple[str, str
     found = [study.difference(study.choice.tower, against, protocol, "all", name) for against, name in wanted]
     known = [one for one in found if one is not None]
     if len(known) < len(wanted):
-        return Goal(title, UNKNOWN, f"a system that it takes was not measured on {protocol}")
+        return Goal(title, UNKNOWN, (f"a system that it takes was not measured on {protocol}",))
     state = REACHED if all(one.low > 0 for one in known) else MISSED
-    return Goal(title, state, "; ".join(map(_difference, known)))
+    return Goal(title, state, tuple(map(_difference, known)))
 
 
 def _difference(one: Difference) -> str:
-    against = f"{palette.metric(one.name)} {signed(one.value)} on {palette.system(one.against).label}"
-    return f"{against} ({signed(one.low)} to {signed(one.high)})"
+    interval = f"({signed(one.low)} to {signed(one.high)})"
+    return f"{palette.metric(one.name)} {signed(one.value)} {interval} against {palette.system(one.against).label}"
 
 
 def _liked(study: Study) -> Goal:
-    title = f"last: the default tower loses at most {ALLOWED_LOSS:.0%} on all targets to the other".replace("%", " %")
+    title = f"last: the default tower loses at most {ALLOWED_LOSS:.0%} on all targets to the other".replace(
+        "%", "\N{NO-BREAK SPACE}%"
+    )
     figures = [one for tower in TOWERS if (one := study.figure(tower, "last", "all", "recall@10"))]
     mine = next((one for one in figures if one.system == study.choice.tower), None)
     best = max(figures, key=lambda one: one.value, default=None)
     if mine is None or best is None or len(figures) < len(TOWERS):
-        return Goal(title, UNKNOWN, "it takes both towers on last")
+        return Goal(title, UNKNOWN, ("it takes both towers on last",))
     if mine is best:
-        return Goal(title, REACHED, f"the default is the better one on all targets, R@10 {number(mine.value)}")
+        told = f"the default is the better one on all targets: R@10 {number(mine.value)}"
+        return Goal(title, REACHED, (told,))
     loss = 1 - mine.value / best.value if best.value else 0.0
-    detail = f"R@10 {number(mine.value)}, {loss:.1%} below {_told(best)}".replace("%", " %")
-    return Goal(title, REACHED if loss <= ALLOWED_LOSS else MISSED, detail)
+    detail = f"R@10 {number(mine.value)}, {loss:.1%} below {_told(best)}".replace("%", "\N{NO-BREAK SPACE}%")
+    return Goal(title, REACHED if loss <= ALLOWED_LOSS else MISSED, (detail,))
 
 
 def _time(study: Study) -> Goal:
     title = "time: reported with its number of people"
     figure = study.figure(study.choice.tower, "time", "all", "recall@10")
     if figure is None:
-        return Goal(title, UNKNOWN, "time was not measured")
-    return Goal(title, REPORTED, f"R@10 {number(figure.value)} ({bounds(figure)}), n = {figure.n}")
+        return Goal(title, UNKNOWN, ("time was not measured",))
+    return Goal(title, REPORTED, (f"R@10 {number(figure.value)} ({bounds(figure)}), n = {figure.n}",))
