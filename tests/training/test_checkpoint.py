@@ -245,32 +245,36 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoints_there_were(tmp_path: Pat
     assert newest(tmp_path).step == 10
 
 
+def large(step: int) -> Tensor:
+    return torch.full((4_000_000,), float(step))
+
+
 def save_for_ever(folder: Path) -> None:
     checkpoints = Checkpoints(folder, IDENTITY)
     read = checkpoints.latest(unexpected)
     step = read.step if read else 0
     while True:
         step += 1
-        checkpoints.save(step, 0, {"a": torch.full((500_000,), float(step))}, {"step": step}, best=step % 3 == 0)
+        checkpoints.save(step, 0, {"a": large(step)}, {"step": step}, best=step % 3 == 0)
 
 
-def test_kill_9_while_saving_leaves_a_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", [".saving", "step-*"])
+def test_kill_9_while_saving_leaves_a_checkpoint(tmp_path: Path, moment: str) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training.checkpoint"])
-    reached = 0
-    for round_ in range(8):
+    Checkpoints(tmp_path, IDENTITY).save(1, 0, {"a": large(1)}, {"step": 1})
+    for _ in range(4):
+        reached, before = newest(tmp_path).step, set(tmp_path.glob("step-*"))
+        (tmp_path / ".saving").unlink(missing_ok=True)
         process = context.Process(target=save_for_ever, args=(tmp_path,))
         process.start()
-        while Checkpoints(tmp_path, IDENTITY).newest_file() is None:
-            assert process.exitcode is None
-        process.join(timeout=0.05 + 0.013 * round_)
+        while not set(tmp_path.glob(moment)) - before:
+            assert process.is_alive()
         process.kill()
         process.join()
         assert process.exitcode == -9
         read = newest(tmp_path)
-        assert read.step >= reached
+        assert read.step >= (reached + 1 if moment == "step-*" else reached)
         assert read.state == {"step": read.step}
-        assert torch.equal(read.tensors["a"], torch.full((500_000,), float(read.step)))
-        reached = read.step
+        assert torch.equal(read.tensors["a"], large(read.step))
         assert len(list(tmp_path.iterdir())) <= 5, "two, the best, one not yet removed, and one half-written"
-    assert reached > 1
