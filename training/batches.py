@@ -72,7 +72,7 @@ class EventLog(NamedTuple):
 
 def event_log(data: Dataset, spec: bundle_pb2.FeatureSpec) -> EventLog:
     """Arranges a dataset's events for training."""
-    columns = (data.items.astype(np.int64), data.kinds, data.values, data.times_ms)
+    columns = (data.items.astype(np.int64), data.kinds.astype(np.int64), data.values, data.times_ms)
     return _log(data.users.astype(np.int64), *columns, people=len(data.user_ids), spec=spec)
 
 

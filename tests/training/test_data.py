@@ -77,7 +77,7 @@ def test_columns_have_the_promised_types(tmp_path: Path) -> None:
         data.values,
         data.times_ms,
     ]
-    assert [str(column.dtype) for column in columns] == ["int64", "int32", "int32", "int64", "float32", "int64"]
+    assert [str(column.dtype) for column in columns] == ["int64", "int32", "int32", "uint8", "float32", "int64"]
     assert np.all(np.diff(data.users) >= 0)
 
 

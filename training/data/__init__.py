@@ -1,7 +1,8 @@
 """Reads a folder of movies and events into the one dataset that training, evaluation and export share.
 
-MovieLens folders (CSV, and the `.dat` files of 1M) are recognised by what lies in them; any other CSV or Parquet is
-described by a `ColumnMap`. Nothing is dropped in silence: `LoadReport` counts it, reason by reason.
+MovieLens folders (CSV, and the `.dat` files of 1M) and events that the live services exported as Parquet are
+recognised by what lies in them; any other CSV or Parquet is described by a `ColumnMap`. Nothing is dropped in silence:
+`LoadReport` counts it, reason by reason.
 """
 
 from training.data.columns import ColumnMap, read_columns

@@ -19,6 +19,7 @@ _REQUIRED = ("user", "movie", "time", "title")
 class ColumnMap:
     """Names the files and columns of a dataset; the defaults are MovieLens'.
 
+    `events_file` may be a pattern for several files, such as "events/*.parquet".
     A `.dat` file is MovieLens 1M's: no header, fields in the order of the names here, between `::`, in latin-1. Any
     other text file has a header line and is UTF-8. `rating_min` to `rating_max` is mapped linearly to 0.5 to 5 stars;
     without `rating_min` it is a tenth of `rating_max`, so that 10 points become 5 stars and 6 become 3. `kind` holds

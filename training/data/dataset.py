@@ -5,6 +5,7 @@ Letters in array names: E events, U users, N movies.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -27,8 +28,22 @@ from training.sample import SIMULATED_NOTICE
 
 _MOVIELENS = ColumnMap()
 _MOVIELENS_1M = ColumnMap(events_file="ratings.dat", movies_file="movies.dat")
+# What the live services export, in one file or in shards.
+_EXPORTED = ColumnMap(
+    events_file="events.parquet",
+    user="user_id",
+    movie="movie_id",
+    time="time_ms",
+    kind="kind",
+    value="value",
+    time_unit="ms",
+    movies_key="movieId",
+)
+_EXPORTED_SHARDS = dataclasses.replace(_EXPORTED, events_file="events/*.parquet")
+_KNOWN = (_MOVIELENS, _MOVIELENS_1M, _EXPORTED, _EXPORTED_SHARDS)
 # Begins every fingerprint: raise it when cleaning changes what the same files make.
 _FINGERPRINT_VERSION = b"marquee dataset 1\n"
+_HASHED_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +65,7 @@ class Dataset:
     user_ids: list[str]
     users: npt.NDArray[np.int32]
     items: npt.NDArray[np.int32]
-    kinds: npt.NDArray[np.int64]
+    kinds: npt.NDArray[np.uint8]
     values: npt.NDArray[np.float32]
     times_ms: npt.NDArray[np.int64]
     report: LoadReport
@@ -76,17 +91,17 @@ class Dataset:
 
 
 def load_dataset(folder: Path, columns: ColumnMap | None = None) -> Dataset:
-    """Reads and cleans the dataset of a folder: a MovieLens one without `columns`, any other as they describe it.
+    """Reads and cleans the dataset of a folder: MovieLens' or exported events without `columns`, any other by them.
 
     metadata.csv and links.csv are read where they lie in the folder. Raises DataError, with file, line and cure,
     where the data cannot be used.
     """
     _check_folder(folder)
-    columns = columns or _recognise(folder)
+    columns = columns or recognise(folder)
     _check_files(folder, columns)
     movies = load_movies(folder, columns)
     movie_ids = np.array([movie.movie_id for movie in movies.records], np.int64)
-    events = load_events(folder / columns.events_file, columns, movie_ids)
+    events = load_events(event_files(folder, columns), columns, movie_ids)
     records = _with_ratings(movies.records, events.columns)
     return Dataset(
         folder.resolve().name,
@@ -109,30 +124,40 @@ def _check_folder(folder: Path) -> None:
         raise DataError(f"{folder} is empty: put ratings.csv and movies.csv there, or name another folder")
 
 
-def _recognise(folder: Path) -> ColumnMap:
-    for known in (_MOVIELENS, _MOVIELENS_1M):
-        if (folder / known.events_file).is_file():
-            return known
+def recognise(folder: Path) -> ColumnMap:
+    """Finds out what kind of folder it is; raises DataError where it is none that is known, or two at once."""
+    found = [known for known in _KNOWN if event_files(folder, known)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = " and ".join(known.events_file for known in found)
+        raise DataError(f"{folder} holds {names}: keep each in a folder of its own, or name one with a ColumnMap")
     inner = sorted(path.parent for path in folder.glob("*/ratings.*"))
-    found = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
+    there = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
     cure = f"did you mean {inner[0]}?" if inner else "name another folder, or describe your files with a ColumnMap"
     raise DataError(
-        f"{folder}: looked for ratings.csv with movies.csv (MovieLens) and ratings.dat with movies.dat (MovieLens 1M), "
-        f"found {found}; {cure}"
+        f"{folder}: looked for ratings.csv with movies.csv (MovieLens), ratings.dat with movies.dat (MovieLens 1M) and "
+        f"events.parquet or events/*.parquet with movies.csv (exported events), found {there}; {cure}"
     )
 
 
+def event_files(folder: Path, columns: ColumnMap) -> list[Path]:
+    """Lists the events files that are there, shards in the order of their names."""
+    return sorted(path for path in folder.glob(columns.events_file) if path.is_file())
+
+
 def _check_files(folder: Path, columns: ColumnMap) -> None:
-    for field in ("events_file", "movies_file"):
+    there = {"events_file": bool(event_files(folder, columns)), "movies_file": (folder / columns.movies_file).is_file()}
+    for field, found in there.items():
         path = folder / getattr(columns, field)
-        if not path.is_file():
+        if not found:
             raise DataError(f"{path} is missing: put it there, or name the file that is there as ColumnMap.{field}")
 
 
 def _with_ratings(movies: Sequence[MovieRecord], events: EventColumns) -> list[MovieRecord]:
-    rated = events.take(events.kinds == features.RATED)
-    count_N = np.bincount(rated.items, minlength=len(movies))
-    mean_N = np.bincount(rated.items, rated.values, len(movies)) / np.maximum(count_N, 1)
+    count_N = np.bincount(events.items[events.kinds == features.RATED], minlength=len(movies))
+    # Events of other kinds have the value 0.
+    mean_N = np.bincount(events.items, events.values, len(movies)) / np.maximum(count_N, 1)
     return [
         movie._replace(mean_rating=mean if count else None, rating_count=count)
         for movie, mean, count in zip(movies, mean_N.tolist(), count_N.tolist(), strict=True)
@@ -169,8 +194,16 @@ def _fingerprint(movies: Sequence[MovieRecord], movie_ids: npt.NDArray[np.int64]
     digest = hashlib.sha256(_FINGERPRINT_VERSION)
     digest.update(json.dumps([movies, events.user_ids]).encode())
     columns = events.columns
-    for column in (columns.users, movie_ids[columns.items], columns.kinds, columns.values, columns.times_ms):
-        digest.update(column.astype(column.dtype.newbyteorder("<"), copy=False).tobytes())
+    for values, stored in (
+        (columns.users, "<i4"),
+        (columns.items, "<i8"),
+        (columns.kinds, "<i8"),
+        (columns.values, "<f4"),
+        (columns.times_ms, "<i8"),
+    ):
+        for start in range(0, len(values), _HASHED_AT_ONCE):
+            part = values[start : start + _HASHED_AT_ONCE]
+            digest.update(np.ascontiguousarray(movie_ids[part] if values is columns.items else part, stored).data)
     return digest.hexdigest()
 
 

@@ -1,11 +1,12 @@
-"""Cleans an events file: drops and counts its bad rows, keeps the latest of each event, sorts what is left.
+"""Cleans the events files: drops and counts bad rows, keeps the latest of each event, sorts what is left.
 
-Letters in array names: n rows, E kept events, U users.
+Files are read, and people cleaned, part by part, so that beside the narrow columns of all events only parts are in
+memory. Letters in array names: n rows, E kept events, U users.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +19,13 @@ from marquee.errors import DataError
 from training.data import cells
 from training.data.columns import ColumnMap
 from training.data.report import EXAMPLES, Rejects
-from training.data.tables import Table, read_table
+from training.data.tables import Table, read_tables
 
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+# People are cleaned so many events at a time.
+_CLEANED_AT_ONCE = 2_000_000
 LATEST_MS = 4_102_444_800_000  # the first day of 2100, UTC
 
 
@@ -31,12 +34,12 @@ class EventColumns(NamedTuple):
 
     users: npt.NDArray[np.int32]
     items: npt.NDArray[np.int32]
-    kinds: Int64s
+    kinds: npt.NDArray[np.uint8]
     values: npt.NDArray[np.float32]
     times_ms: Int64s
 
-    def take(self, keep: Bools | Int64s) -> EventColumns:
-        """Selects events by mask or indices."""
+    def take(self, keep: Bools | Int64s | slice) -> EventColumns:
+        """Selects events by mask, indices or slice."""
         return EventColumns(
             self.users[keep], self.items[keep], self.kinds[keep], self.values[keep], self.times_ms[keep]
         )
@@ -74,33 +77,63 @@ class _Verdict:
             yield reason, np.flatnonzero(self._found == number)
 
 
-def load_events(path: Path, columns: ColumnMap, movie_ids: Int64s) -> CleanEvents:
+def load_events(paths: Sequence[Path], columns: ColumnMap, movie_ids: Int64s) -> CleanEvents:
     """Reads, cleans and sorts the events of the movies `movie_ids`, which ascend.
 
     Events are sorted by (user, time, `features.tie_hash`, kind), so that each user's are in the order of
-    `features.merge`. Raises DataError where the file cannot be used, has no rows, or most of them are bad.
+    `features.merge`. Raises DataError where a file cannot be used, there are no rows, or most of them are bad.
     """
-    table = read_table(path, columns.event_columns, columns.delimiter)
-    if not table.rows_read:
-        raise DataError(f"{path} has a header and no rows: copy it again from where it came")
-    try:
-        events, user_ids, verdict = _parse(table, columns, movie_ids)
-    except pa.ArrowException as error:
-        raise DataError(
-            f"{path}: a column holds neither numbers nor text ({error}): write it as one of both"
-        ) from error
-    rejects = _count_bad(path, table, verdict)
-    rejects.refuse_if_mostly_bad(table.rows_read)
-    events = events.take(verdict.good)
-    latest = drop_duplicates(events)
-    kept = drop_retracted(latest)
-    if not len(kept.users):
-        raise DataError(f"{path}: every event was taken back by a RETRACTED one: export events that still stand")
-    duplicates, retracted = len(events.users) - len(latest.users), len(latest.users) - len(kept.users)
-    kept, user_ids = rank_users(kept, user_ids)
-    return CleanEvents(
-        sort_events(kept, user_ids, movie_ids), user_ids, table.rows_read, duplicates, retracted, rejects
-    )
+    where = paths[0] if len(paths) == 1 else paths[0].parent
+    rejects, users = Rejects(where), _UserCodes()
+    rows_read, parts = 0, []
+    for path in paths:
+        for table in read_tables(path, columns.event_columns, columns.delimiter):
+            rows_read += table.rows_read
+            parts.append(_good_events(path, table, columns, movie_ids, users, rejects))
+    if not rows_read:
+        raise DataError(f"{where} has a header and no rows: copy it again from where it came")
+    rejects.refuse_if_mostly_bad(rows_read)
+    events = joined(parts)
+    del parts  # as large as what was made of it
+    good = len(events.users)
+    events, duplicates = clean(events, users.ids, movie_ids)
+    if not len(events.users):
+        raise DataError(f"{where}: every event was taken back by a RETRACTED one: export events that still stand")
+    retracted = good - duplicates - len(events.users)
+    events, user_ids = rank_users(events, users.ids)
+    return CleanEvents(events, user_ids, rows_read, duplicates, retracted, rejects)
+
+
+def clean(events: EventColumns, user_ids: list[str], movie_ids: Int64s) -> tuple[EventColumns, int]:
+    """Drops what is double or retracted and sorts each user's events; also returns the number of duplicates."""
+    hash_U = np.array([features.user_hash(user_id) for user_id in user_ids], np.uint64)
+    duplicates, parts = 0, []
+    for part in _by_user(events):
+        latest = drop_duplicates(part)
+        duplicates += len(part.users) - len(latest.users)
+        parts.append(sort_events(drop_retracted(latest), hash_U, movie_ids))
+    return joined(parts), duplicates
+
+
+def joined(parts: Sequence[EventColumns]) -> EventColumns:
+    """Joins parts into one."""
+    return EventColumns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _by_user(events: EventColumns) -> Iterator[EventColumns]:
+    """Splits events into parts that hold all of a user's, or none."""
+    order = _order_of(events.users)
+    ends = np.cumsum(np.bincount(events.users)) if len(events.users) else np.zeros(0, np.int64)
+    start = 0
+    while start < len(events.users):
+        end = int(ends[np.searchsorted(ends, min(start + _CLEANED_AT_ONCE, len(events.users)))])
+        yield events.take(slice(start, end) if order is None else order[start:end])
+        start = end
+
+
+def _order_of(users: npt.NDArray[np.int32]) -> Int64s | None:
+    """Sorts stably by user; None where nothing has to move."""
+    return None if np.all(users[1:] >= users[:-1]) else np.argsort(users, kind="stable").astype(np.int64, copy=False)
 
 
 def drop_duplicates(events: EventColumns) -> EventColumns:
@@ -110,6 +143,9 @@ def drop_duplicates(events: EventColumns) -> EventColumns:
     shuffled rows make the same dataset.
     """
     pairs = _pairs(events) * features.KINDS + events.kinds
+    ascending = np.sort(pairs)
+    if np.all(ascending[1:] != ascending[:-1]):
+        return events
     order = np.lexsort((events.values, events.times_ms, pairs))
     ordered = pairs[order]
     last = np.append(ordered[1:] != ordered[:-1], True)
@@ -129,18 +165,19 @@ def drop_retracted(events: EventColumns) -> EventColumns:
 
 
 def rank_users(events: EventColumns, user_ids: list[str]) -> tuple[EventColumns, list[str]]:
-    """Renumbers users by id, in numeric order where all ids are integers; ids without events go."""
+    """Renumbers and sorts users by id, in numeric order where all ids are integers; ids without events go."""
     present = np.flatnonzero(np.bincount(events.users, minlength=len(user_ids))).tolist()
     numeric = all(_is_integer(user_ids[code]) for code in present)
     order = sorted(present, key=lambda code: (int(user_ids[code]) if numeric else 0, user_ids[code]))
     ranks = np.zeros(len(user_ids), np.int32)
     ranks[order] = np.arange(len(order), dtype=np.int32)
-    return events._replace(users=ranks[events.users]), [user_ids[code] for code in order]
+    events = events._replace(users=ranks[events.users])
+    moved = _order_of(events.users)
+    return events if moved is None else events.take(moved), [user_ids[code] for code in order]
 
 
-def sort_events(events: EventColumns, user_ids: list[str], movie_ids: Int64s) -> EventColumns:
+def sort_events(events: EventColumns, hash_U: npt.NDArray[np.uint64], movie_ids: Int64s) -> EventColumns:
     """Sorts by (user, time, tie hash, kind)."""
-    hash_U = np.array([features.user_hash(user_id) for user_id in user_ids], np.uint64)
     ties = features.tie_hash(hash_U[events.users], movie_ids[events.items])
     return events.take(np.lexsort((events.kinds, ties, events.times_ms, events.users)))
 
@@ -154,15 +191,43 @@ def _is_integer(text: str) -> bool:
     return text.isascii() and text.removeprefix("-").isdigit()
 
 
-def _parse(table: Table, columns: ColumnMap, movie_ids: Int64s) -> tuple[EventColumns, list[str], _Verdict]:
+class _UserCodes:
+    """Numbers user ids in the order in which they are met."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+
+    @property
+    def ids(self) -> list[str]:
+        return list(self._codes)
+
+    def of(self, users: cells.Users) -> npt.NDArray[np.int32]:
+        codes = [self._codes.setdefault(user_id, len(self._codes)) for user_id in users.ids]
+        return np.array(codes, np.int32)[users.codes]
+
+
+def _good_events(
+    path: Path, table: Table, columns: ColumnMap, movie_ids: Int64s, users: _UserCodes, rejects: Rejects
+) -> EventColumns:
+    """Parses a part of a file, and counts and drops its bad rows."""
     verdict = _Verdict(len(table.lines))
-    users = _parse_users(table, columns, verdict)
+    try:
+        events = _parse(table, columns, movie_ids, users, verdict)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{path}: a column holds neither numbers nor text ({error}): write it as one of both"
+        ) from error
+    _count_bad(table, verdict, rejects)
+    return events.take(verdict.good)
+
+
+def _parse(table: Table, columns: ColumnMap, movie_ids: Int64s, users: _UserCodes, verdict: _Verdict) -> EventColumns:
+    codes = users.of(_parse_users(table, columns, verdict))
     items = _parse_items(table, columns, movie_ids, verdict)
     kinds = _parse_kinds(table, columns, verdict)
     values = _parse_values(table, columns, kinds, verdict)
     times = _parse_times(table, columns, verdict)
-    events = EventColumns(users.codes.astype(np.int32), items.astype(np.int32), kinds, values.astype(np.float32), times)
-    return events, users.ids, verdict
+    return EventColumns(codes, items.astype(np.int32), kinds.astype(np.uint8), values.astype(np.float32), times)
 
 
 def _parse_users(table: Table, columns: ColumnMap, verdict: _Verdict) -> cells.Users:
@@ -212,12 +277,10 @@ def _parse_times(table: Table, columns: ColumnMap, verdict: _Verdict) -> Int64s:
     return np.where(absurd, 0.0, times).astype(np.int64)
 
 
-def _count_bad(path: Path, table: Table, verdict: _Verdict) -> Rejects:
-    rejects = Rejects(path)
+def _count_bad(table: Table, verdict: _Verdict, rejects: Rejects) -> None:
     for reason, lines in table.misfits.items():
         if len(lines):
             rejects.add(reason, table.rows(lines[:EXAMPLES]), len(lines))
     for reason, rows in verdict.rows():
         if len(rows):
             rejects.add(reason, table.rows(table.lines[rows[:EXAMPLES]]), len(rows))
-    return rejects

@@ -15,10 +15,11 @@ _SHOWN = 2
 
 
 class Row(NamedTuple):
-    """Quotes one row of a file; `line` counts from 1, in Parquet it is the row."""
+    """Quotes one row of a file; `line` counts from 1, in Parquet it is the row. `file` may be "" where all have one."""
 
     line: int
     text: str
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,4 +110,4 @@ class Rejects:
 
     def _quote(self, row: Row) -> str:
         text = row.text if len(row.text) <= _WIDEST else row.text[:_WIDEST] + "…"
-        return f"{self._path.name}:{row.line}: {text}"
+        return f"{row.file or self._path.name}:{row.line}: {text}"

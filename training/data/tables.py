@@ -1,15 +1,15 @@
-"""Reads an events file into columns: of a text file every cell as text, of Parquet as it is stored.
+"""Reads an events file into columns, part by part: of a text file every cell as text, of Parquet as it is stored.
 
-Letters in array names: n rows of the file.
+Letters in array names: n rows of a part.
 
 A text file is read line by line: an event is one line, so that the line of a bad row is known without a look at the
-good ones, and an unclosed quote costs its own line only.
+good ones, and an unclosed quote costs its own line only. A part is cut at the end of a line.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,6 +28,9 @@ from training.data.report import Row
 
 Int64s = npt.NDArray[np.int64]
 
+# What is read at once: memory depends on it, and not on the file.
+PART_BYTES = 32 << 20
+PART_ROWS = 1 << 20
 WRONG_FIELDS = "wrong number of fields"
 WRONG_QUOTES = "quotes that do not pair around a field"
 # Stands for "::", which pyarrow cannot split at: a control character that no MovieLens file has.
@@ -37,12 +40,13 @@ _NEWLINE, _RETURN, _QUOTE = b'\n\r"'
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Holds the wanted columns of an events file, each a pyarrow ChunkedArray [n].
+    """Holds the wanted columns of a part of an events file, each a pyarrow ChunkedArray [n].
 
-    `lines` [n] are the rows' lines, from 1. `misfits` are the lines, by reason, that could not be split into cells and
-    are not among the n. `quote` gives the text of a line.
+    `lines` [n] are the rows' lines in the file, from 1. `misfits` are the lines, by reason, that could not be split
+    into cells and are not among the n. `quote` gives the text of a line.
     """
 
+    file: str
     columns: dict[str, Any]
     lines: Int64s
     misfits: dict[str, Int64s]
@@ -50,22 +54,22 @@ class Table:
 
     @property
     def rows_read(self) -> int:
-        """Counts the rows of the file, misfits included and blank lines not."""
+        """Counts the rows, misfits included and blank lines not."""
         return len(self.lines) + sum(len(lines) for lines in self.misfits.values())
 
     def rows(self, lines: Int64s) -> list[Row]:
         """Quotes lines."""
-        return [Row(line, self.quote(line)) for line in lines.tolist()]
+        return [Row(line, self.quote(line), self.file) for line in lines.tolist()]
 
 
-def read_table(path: Path, wanted: Sequence[str], delimiter: str) -> Table:
-    """Reads the wanted columns of a text or Parquet file.
+def read_tables(path: Path, wanted: Sequence[str], delimiter: str) -> Iterator[Table]:
+    """Reads the wanted columns of a text or Parquet file, part by part.
 
     Raises DataError where the file is missing, empty or unreadable, or lacks one of the columns.
     """
     if path.suffix.lower() in PARQUET_SUFFIXES:
-        return _read_parquet(path, wanted)
-    return _read_text(path, wanted, delimiter)
+        return _parquet_tables(path, wanted)
+    return _text_tables(path, wanted, delimiter)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -73,16 +77,32 @@ def read_bytes(path: Path) -> bytes:
 
     Raises DataError where it is missing, unreadable, empty or not UTF-8.
     """
+    return b"".join(part.raw for part in _parts(path))
+
+
+def _parts(path: Path) -> Iterator[_Lines]:
+    """Reads a text file in parts of whole lines, as `read_bytes` says; blank lines before all others go."""
+    first, blank = 1, True
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            while raw := file.read(PART_BYTES) + file.readline():
+                part = _Lines(_converted(path, raw, first), first)
+                first += raw.count(b"\n")
+                blank = blank and not part.raw.strip()
+                if not blank:
+                    yield part
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): check that it is there and readable") from error
+    if blank:
+        raise DataError(f"{path} is empty: copy it again from where it came")
+
+
+def _converted(path: Path, raw: bytes, first: int) -> bytes:
     if path.suffix.lower() == ".dat":
         raw = (raw if raw.isascii() else raw.decode("latin-1").encode()).replace(b"::", _DAT_SEPARATOR.encode())
-    raw = raw.removeprefix(b"\xef\xbb\xbf")
-    if not raw.strip():
-        raise DataError(f"{path} is empty: copy it again from where it came")
-    _check_utf8(path, raw)
+    if first == 1:
+        raw = raw.removeprefix(b"\xef\xbb\xbf")
+    _check_utf8(path, raw, first)
     return raw
 
 
@@ -101,7 +121,7 @@ def read_parquet(path: Path, wanted: Sequence[str]) -> Any:
             check_header(path, file.schema_arrow.names, wanted)
             return file.read(columns=list(wanted)).select(list(wanted))
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet ({error}): write it again, or copy it again") from error
+        raise _unreadable(path, error) from error
 
 
 def check_header(path: Path, found: Sequence[str], wanted: Sequence[str], delimiter: str = ",") -> None:
@@ -120,48 +140,67 @@ def check_header(path: Path, found: Sequence[str], wanted: Sequence[str], delimi
     )
 
 
-def _check_utf8(path: Path, raw: bytes) -> None:
+def _check_utf8(path: Path, raw: bytes, first: int) -> None:
     if raw.isascii():
         return
     try:
         raw.decode()
     except UnicodeDecodeError as error:
-        line = 1 + raw.count(b"\n", 0, error.start)
+        line = first + raw.count(b"\n", 0, error.start)
         raise DataError(
             f"{path}:{line} is not UTF-8: convert the file, such as with 'iconv -f latin1 -t utf-8'"
         ) from error
 
 
-def _read_parquet(path: Path, wanted: Sequence[str]) -> Table:
-    table = read_parquet(path, wanted)
-    lines = np.arange(1, table.num_rows + 1)
-
-    def quote(line: int) -> str:
-        row = table.slice(line - 1, 1).to_pylist()[0]
-        return ", ".join(f"{name}={value}" for name, value in row.items())
-
-    return Table({name: table[name] for name in wanted}, lines, {}, quote)
-
-
-def _read_text(path: Path, wanted: Sequence[str], delimiter: str) -> Table:
-    text = _Lines(read_bytes(path))
-    dat = path.suffix.lower() == ".dat"
-    delimiter = separator(path, delimiter)
-    header = list(wanted) if dat else _header(text.line(1), delimiter)
-    check_header(path, header, wanted, delimiter)
-    first = 1 if dat else 2
-    body, quotes = (text.raw, np.zeros(0, np.int64)) if dat else _blank_wrong_quotes(text, delimiter)
-    start = 0 if dat else text.start(2)
+def _parquet_tables(path: Path, wanted: Sequence[str]) -> Iterator[Table]:
     try:
-        cells, misfits = _split(pa.py_buffer(body).slice(start), header, wanted, delimiter, quoted=not dat)
-    except pa.ArrowException as error:
-        raise DataError(f"{path} cannot be read as text ({error}): write it again, or copy it again") from error
-    misfits += first - 1
-    lines = np.delete(np.arange(first, first + cells.num_rows + len(misfits)), misfits - first)
+        with pa.parquet.ParquetFile(path) as file:
+            check_header(path, file.schema_arrow.names, wanted)
+            first = 1
+            for batch in file.iter_batches(PART_ROWS, columns=list(wanted)):
+                table = pa.Table.from_batches([batch]).select(list(wanted))
+                lines = np.arange(first, first + table.num_rows)
+                columns = dict(zip(wanted, table.columns, strict=True))
+                yield Table(path.name, columns, lines, {}, partial(_quote_row, table, first))
+                first += table.num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} cannot be read as Parquet ({error}): write it again, or copy it again")
+
+
+def _quote_row(table: Any, first: int, line: int) -> str:
+    row = table.slice(line - first, 1).to_pylist()[0]
+    return ", ".join(f"{name}={value}" for name, value in row.items())
+
+
+def _text_tables(path: Path, wanted: Sequence[str], delimiter: str) -> Iterator[Table]:
+    dat, delimiter = path.suffix.lower() == ".dat", separator(path, delimiter)
+    header = list(wanted) if dat else []
+    for part in _parts(path):
+        body = part
+        if not header:
+            header = _header(part.line(part.first), delimiter)
+            check_header(path, header, wanted, delimiter)
+            body = part.after(part.first)
+        try:
+            yield _text_table(path, body, (header, wanted, delimiter), quoted=not dat)
+        except pa.ArrowException as error:
+            raise DataError(f"{path} cannot be read as text ({error}): write it again, or copy it again") from error
+
+
+def _text_table(path: Path, text: _Lines, layout: tuple[list[str], Sequence[str], str], *, quoted: bool) -> Table:
+    header, wanted, delimiter = layout
+    body, quotes = _blank_wrong_quotes(text, delimiter) if quoted else (text.raw, np.zeros(0, np.int64))
+    cells, misfits = _split(pa.py_buffer(body), header, wanted, delimiter, quoted=quoted)
+    lines = np.delete(text.first + np.arange(cells.num_rows + len(misfits)), misfits - 1)
+    misfits += text.first - 1
     cells, lines = _without_blank(cells, lines, text)
     reasons = {WRONG_QUOTES: quotes, WRONG_FIELDS: np.setdiff1d(misfits, quotes)}
-    quote = partial(_quote, text)
-    return Table(dict(zip(wanted, cells.columns, strict=True)), lines, reasons, quote)
+    columns = dict(zip(wanted, cells.columns, strict=True))
+    return Table(path.name, columns, lines, reasons, partial(_quote, text))
 
 
 def _quote(text: _Lines, line: int) -> str:
@@ -216,7 +255,7 @@ def _blank_wrong_quotes(text: _Lines, delimiter: str) -> tuple[bytes, Int64s]:
     if b'"' not in text.raw:
         return text.raw, np.zeros(0, np.int64)
     chars = np.frombuffer(text.raw, np.uint8).copy()
-    wrong = _wrong_quotes(chars, text.ends, ord(delimiter))
+    wrong = text.first + _wrong_quotes(chars, text.ends, ord(delimiter))
     for line in wrong.tolist():
         chars[text.start(line) : text.end(line)] = ord(" ")
     return chars.tobytes(), wrong
@@ -232,27 +271,31 @@ def _wrong_quotes(chars: npt.NDArray[np.uint8], ends: Int64s, delimiter: int) ->
     before = np.where(opening == 0, _NEWLINE, chars[opening - 1])
     after = np.where(closing + 1 == len(chars), _NEWLINE, chars[np.minimum(closing + 1, len(chars) - 1)])
     fits = np.isin(before, [delimiter, _QUOTE, _NEWLINE]) & np.isin(after, [delimiter, _QUOTE, _NEWLINE, _RETURN])
-    wrong = np.union1d(np.flatnonzero(odd), lines[0::2][~fits]) + 1
-    return wrong[wrong > 1]
+    return np.union1d(np.flatnonzero(odd), lines[0::2][~fits])
 
 
 class _Lines:
-    """Finds the lines of a text by number, from 1."""
+    """Finds the lines of a text by number, from `first`."""
 
-    def __init__(self, raw: bytes) -> None:
-        self.raw = raw
+    def __init__(self, raw: bytes, first: int) -> None:
+        self.raw, self.first = raw, first
 
     @cached_property
     def ends(self) -> Int64s:
         return np.flatnonzero(np.frombuffer(self.raw, np.uint8) == _NEWLINE)
 
     def start(self, line: int) -> int:
-        if line > len(self.ends) + 1:
+        place = line - self.first
+        if place > len(self.ends):
             return len(self.raw)
-        return 0 if line == 1 else int(self.ends[line - 2]) + 1
+        return 0 if place == 0 else int(self.ends[place - 1]) + 1
 
     def end(self, line: int) -> int:
-        return int(self.ends[line - 1]) if line <= len(self.ends) else len(self.raw)
+        place = line - self.first
+        return int(self.ends[place]) if place < len(self.ends) else len(self.raw)
 
     def line(self, line: int) -> str:
         return self.raw[self.start(line) : self.end(line)].decode().rstrip("\r")
+
+    def after(self, line: int) -> _Lines:
+        return _Lines(self.raw[self.start(line + 1) :], line + 1)
