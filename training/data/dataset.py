@@ -26,6 +26,7 @@ from training.data.movies import Movies, load_movies
 from training.data.report import LoadReport
 from training.sample import SIMULATED_NOTICE
 
+README_FILE = "README.txt"
 _MOVIELENS = ColumnMap()
 _MOVIELENS_1M = ColumnMap(events_file="ratings.dat", movies_file="movies.dat")
 # What the live services export, in one file or in shards.
@@ -96,7 +97,7 @@ def load_dataset(folder: Path, columns: ColumnMap | None = None) -> Dataset:
     metadata.csv and links.csv are read where they lie in the folder. Raises DataError, with file, line and cure,
     where the data cannot be used.
     """
-    _check_folder(folder)
+    check_folder(folder)
     columns = columns or recognise(folder)
     _check_files(folder, columns)
     movies = load_movies(folder, columns)
@@ -115,7 +116,8 @@ def load_dataset(folder: Path, columns: ColumnMap | None = None) -> Dataset:
     )
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Raises DataError unless it is a folder with something in it."""
     if not folder.exists():
         raise DataError(f"{folder} does not exist: name the folder that holds the data")
     if not folder.is_dir():
@@ -182,7 +184,7 @@ def _report(movies: Movies, records: Sequence[MovieRecord], events: CleanEvents)
 
 
 def _is_simulated(folder: Path) -> bool:
-    readme = folder / "README.txt"
+    readme = folder / README_FILE
     if not readme.is_file():
         return False
     text = readme.read_text(encoding="utf-8", errors="replace")

@@ -93,30 +93,32 @@ def load_events(paths: Sequence[Path], columns: ColumnMap, movie_ids: Int64s) ->
     if not rows_read:
         raise DataError(f"{where} has a header and no rows: copy it again from where it came")
     rejects.refuse_if_mostly_bad(rows_read)
-    events = joined(parts)
-    del parts  # as large as what was made of it
-    good = len(events.users)
-    events, duplicates = clean(events, users.ids, movie_ids)
+    events, duplicates = _clean(parts, users.ids, movie_ids)
     if not len(events.users):
         raise DataError(f"{where}: every event was taken back by a RETRACTED one: export events that still stand")
-    retracted = good - duplicates - len(events.users)
+    retracted = rows_read - rejects.total - duplicates - len(events.users)
     events, user_ids = rank_users(events, users.ids)
     return CleanEvents(events, user_ids, rows_read, duplicates, retracted, rejects)
 
 
-def clean(events: EventColumns, user_ids: list[str], movie_ids: Int64s) -> tuple[EventColumns, int]:
-    """Drops what is double or retracted and sorts each user's events; also returns the number of duplicates."""
+def _clean(raw: list[EventColumns], user_ids: list[str], movie_ids: Int64s) -> tuple[EventColumns, int]:
+    """Drops what is double or retracted and sorts each user's events; also returns the number of duplicates.
+
+    Empties `raw`: no more than two copies of all events are to be in memory at any time.
+    """
+    events = _joined(raw)
+    raw.clear()
     hash_U = np.array([features.user_hash(user_id) for user_id in user_ids], np.uint64)
     duplicates, parts = 0, []
     for part in _by_user(events):
         latest = drop_duplicates(part)
         duplicates += len(part.users) - len(latest.users)
         parts.append(sort_events(drop_retracted(latest), hash_U, movie_ids))
-    return joined(parts), duplicates
+    del events
+    return _joined(parts), duplicates
 
 
-def joined(parts: Sequence[EventColumns]) -> EventColumns:
-    """Joins parts into one."""
+def _joined(parts: Sequence[EventColumns]) -> EventColumns:
     return EventColumns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
