@@ -22,9 +22,9 @@ from training.report.study import (
 LAST = {
     "sequence": 0.170,
     "pooled": 0.150,
-    "transitions": 0.133,
-    "ease_recent": 0.128,
-    "ease": 0.085,
+    "transitions+ease": 0.133,
+    "recency_ease": 0.128,
+    "ease": 0.084,
     "ials": 0.077,
     "item_knn": 0.071,
     "popularity": 0.043,
@@ -123,7 +123,7 @@ def _differences() -> list[Difference]:
         *(
             Difference(tower, other, "last", "all", name, LAST[tower] - LAST[other], low, 0.11, 600)
             for tower in ("pooled", "sequence")
-            for other in ("ease", "transitions")
+            for other in ("ease", "transitions+ease")
             for name, low in (("recall@10", 0.01), ("ndcg@10", -0.002))
         ),
         *(
@@ -155,7 +155,7 @@ def _pass(tower: str, seed: int, number: int) -> Pass:
 
 
 def _slices() -> list[Slice]:
-    systems = ("sequence", "pooled", "transitions", "ease", "popularity")
+    systems = ("sequence", "pooled", "transitions+ease", "ease", "popularity")
     parts = {
         "history length": ("1–20", "21–50", "51–200", "over 200"),
         "popularity of the target": ("1 (most)", "2", "3", "4–10", "cold"),

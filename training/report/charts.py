@@ -194,6 +194,7 @@ def forest(name: str, title: str, differences: Sequence[Difference]) -> Chart:
     _name_rows(axes, others, "")
     axes.set_title(title)
     axes.grid(axis="y", visible=False)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(lambda value, _: signed(value) if value else "0")
     _legend(axes)
     told = "; ".join(

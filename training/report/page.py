@@ -53,12 +53,12 @@ class Written(NamedTuple):
 def write_page(study: Study, folder: Path) -> Written:
     """Writes page, pictures and summary into a folder that exists."""
     drawn = draw(study)
-    pictures = [charts.write_png(chart, folder) for chart in drawn.values()]
     summary, page = folder / SUMMARY, folder / PAGE
     told = [goal._asdict() for goal in goals(study)]
     summary.write_text(json.dumps({"goals": told} | as_json(study), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    # Before the pictures: drawing at another resolution lays a chart out anew.
     page.write_text(render(study, drawn), "utf-8")
-    return Written(page, summary, pictures)
+    return Written(page, summary, [charts.write_png(chart, folder) for chart in drawn.values()])
 
 
 def draw(study: Study) -> dict[str, Chart]:
@@ -271,8 +271,7 @@ def _system(name: str, study: Study) -> Html:
 
 
 def _swatched(name: str) -> Html:
-    known = name if name in palette.SYSTEMS else "other"
-    swatch = element("i", class_="swatch", style=f"background:var(--system-{known})", aria_hidden="true")
+    swatch = element("i", class_="swatch", style=f"background:var(--{palette.variable(name)})", aria_hidden="true")
     return joined([swatch, palette.system(name).label])
 
 

@@ -38,8 +38,8 @@ SYSTEMS = {
     "pooled": System("pooled tower", Colour("#1e63d0", "#6ea8ff"), "o"),
     "sequence": System("sequence tower", Colour("#a3259c", "#f08ae6"), "o"),
     "ease": System("EASE", Colour("#8f5f00", "#e3ae4b"), "D"),
-    "ease_recent": System("recency-weighted EASE", Colour("#c04a08", "#ff9a5c"), "D"),
-    "transitions": System("transitions + EASE", Colour("#b02438", "#ff8591"), "D"),
+    "recency_ease": System("recency-weighted EASE", Colour("#c04a08", "#ff9a5c"), "D"),
+    "transitions+ease": System("transitions + EASE", Colour("#b02438", "#ff8591"), "D"),
     "ials": System("iALS", Colour("#0d7377", "#4cd0d2"), "s"),
     "item_knn": System("item-kNN", Colour("#3a7a2a", "#8bd276"), "^"),
     "content_knn": System("content-kNN", Colour("#6b5b95", "#b5a6e0"), "v"),
@@ -74,9 +74,14 @@ def metric(name: str) -> str:
     return f"{_SHORT.get(base, base.replace('_', ' '))}@{k}" if k else base.replace("_", " ")
 
 
+def variable(name: str) -> str:
+    """Names the CSS variable of a system's colour."""
+    return f"system-{name.replace('+', '-')}" if name in SYSTEMS else "system-other"
+
+
 def variables() -> dict[str, Colour]:
     """Lists all colours by the name of their CSS variable."""
-    systems = {f"system-{name}": one.colour for name, one in SYSTEMS.items()} | {"system-other": _OTHER}
+    systems = {variable(name): one.colour for name, one in SYSTEMS.items()} | {"system-other": _OTHER}
     genres = {f"genre-{name.lower()}": colour for name, colour in GENRES.items()}
     return INK | systems | genres
 

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf import json_format
 
 from marquee.bundle.v1 import bundle_pb2
 
@@ -150,7 +149,7 @@ class Study(NamedTuple):
 def as_json(value: Any) -> Any:
     """Turns a study, or a part of one, into what the json module writes."""
     if isinstance(value, bundle_pb2.Metric | bundle_pb2.Dataset):
-        return json_format.MessageToDict(value, preserving_proto_field_name=True)
+        return _message(value)
     if hasattr(value, "_asdict"):
         return {name: as_json(part) for name, part in value._asdict().items()}
     if isinstance(value, dict):
@@ -158,3 +157,9 @@ def as_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [as_json(part) for part in value]
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _message(message: bundle_pb2.Metric | bundle_pb2.Dataset) -> dict[str, Any]:
+    """Writes zeros too, and whole numbers as such: proto-JSON leaves out the ones and quotes the others."""
+    fields = [field for field in message.DESCRIPTOR.fields if not field.has_presence or message.HasField(field.name)]
+    return {field.name: getattr(message, field.name) for field in fields}
