@@ -3,6 +3,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from marquee import features
@@ -135,6 +137,129 @@ def test_parquet_names_the_row_of_a_bad_one(tmp_path: Path) -> None:
     assert data.user_ids == ["a", "c"]
     assert reasons(data)["userId is missing"] == ("ratings.parquet:3: userId=None, movieId=1, rating=3.0, timestamp=5",)
     assert reasons(data)["rating is not a number"][0].startswith("ratings.parquet:2: userId=b")
+
+
+EXPORTED: dict[str, list[object]] = {
+    "user_id": ["10", "10", "anna", "anna", "anna", "10"],
+    "movie_id": [1, 30, 30, 1, 7000000000000000001, 1],
+    "kind": [features.RATED, features.LIKED, features.WATCHED, features.RATED, features.RATED, features.RETRACTED],
+    "value": [4.5, None, None, 0.5, None, None],
+    "time_ms": [1_700_000_000_123, 1_700_000_000_000, 5, 6, 7, 1_600_000_000_000],
+    "request_id": ["r1", None, None, None, None, None],
+}
+EXPORTED_TYPES = {"user_id": pa.string(), "movie_id": pa.int64(), "value": pa.float32(), "time_ms": pa.int64()}
+
+
+def export(path: Path, columns: dict[str, list[object]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    table = pa.table({name: pa.array(cells, EXPORTED_TYPES.get(name)) for name, cells in columns.items()})
+    pyarrow.parquet.write_table(table, path)
+
+
+def exported_folder(folder: Path, *shards: dict[str, list[object]], name: str = "events/part-{}.parquet") -> Path:
+    folder.mkdir()
+    (folder / "movies.csv").write_text(MOVIES, encoding="utf-8")
+    for number, columns in enumerate(shards):
+        export(folder / name.format(number), columns)
+    return folder
+
+
+def part_of(columns: dict[str, list[object]], rows: slice) -> dict[str, list[object]]:
+    return {name: cells[rows] for name, cells in columns.items()}
+
+
+def test_exported_events_are_recognised(tmp_path: Path) -> None:
+    data = load_dataset(exported_folder(tmp_path / "live", EXPORTED, name="events.parquet"))
+    assert rows_of(data) == [
+        ("10", 30, 0.0, 1_700_000_000_000),
+        ("10", 1, 4.5, 1_700_000_000_123),
+        ("anna", 30, 0.0, 5),
+        ("anna", 1, 0.5, 6),
+    ]
+    assert data.kinds.tolist() == [features.LIKED, features.RATED, features.WATCHED, features.RATED]
+    assert data.report.retracted == 1
+    (quoted,) = reasons(data)["value is not a number"]
+    assert quoted.startswith("events.parquet:5: user_id=anna, movie_id=7000000000000000001")
+
+
+def test_exported_shards_equal_one_file(tmp_path: Path) -> None:
+    whole = load_dataset(exported_folder(tmp_path / "a", EXPORTED, name="events.parquet"))
+    shards = [part_of(EXPORTED, slice(0, 3)), part_of(EXPORTED, slice(3, 6))]
+    data = load_dataset(exported_folder(tmp_path / "b", *shards))
+    assert data.fingerprint == whole.fingerprint
+    (dropped,) = data.report.dropped
+    assert (dropped.file, dropped.examples[0][:17]) == ("events", "part-1.parquet:2:")
+
+
+def test_exported_kinds_may_be_names_and_request_ids_may_be_missing(tmp_path: Path) -> None:
+    names = {features.RATED: "RATED", features.LIKED: "EVENT_KIND_LIKED", features.WATCHED: "watched"}
+    names |= {features.RETRACTED: "RETRACTED"}
+    named = {name: cells for name, cells in EXPORTED.items() if name != "request_id"}
+    named["kind"] = [names[kind] for kind in EXPORTED["kind"]]  # type: ignore[index]
+    by_number = load_dataset(exported_folder(tmp_path / "a", EXPORTED))
+    assert load_dataset(exported_folder(tmp_path / "b", named)).fingerprint == by_number.fingerprint
+
+
+def test_exported_events_without_a_column_are_named(tmp_path: Path) -> None:
+    fewer = {name: cells for name, cells in EXPORTED.items() if name != "time_ms"}
+    text = refusal(exported_folder(tmp_path / "live", EXPORTED, fewer))
+    assert "part-1.parquet: the header is" in text
+    assert "'time_ms' is not in it" in text
+
+
+def test_exported_events_need_their_movies(tmp_path: Path) -> None:
+    folder = exported_folder(tmp_path / "live", EXPORTED)
+    (folder / "movies.csv").unlink()
+    assert "movies.csv is missing" in refusal(folder)
+
+
+def test_two_kinds_of_events_in_one_folder_are_refused(tmp_path: Path) -> None:
+    folder = exported_folder(tmp_path / "live", EXPORTED)
+    write(folder)
+    assert "holds ratings.csv and events/*.parquet: keep each in a folder of its own" in refusal(folder)
+    assert load_dataset(folder, ColumnMap()).user_ids == ["9", "10"]
+
+
+@pytest.mark.parametrize("bytes_at_once", [1, 64, 200])
+def test_parts_of_a_file_make_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_at_once: int) -> None:
+    rows = ("", "é,1,4,9", '1,"1,4,1', *RATINGS, "1,1,4", "", "9,1,2,50", "9,1,4.0,99", "9,77,4.0,99")
+    whole = load_dataset(write(tmp_path / "a", rows))
+    monkeypatch.setattr("training.data.tables.PART_BYTES", bytes_at_once)
+    monkeypatch.setattr("training.data.events._CLEANED_AT_ONCE", 1)
+    parts = load_dataset(write(tmp_path / "b", rows))
+    assert parts.fingerprint == whole.fingerprint
+    assert parts.report == whole.report
+    assert parts.movies == whole.movies
+    assert {line.split(": ")[0] for one in parts.report.dropped for line in one.examples} == {
+        "ratings.csv:4",
+        "ratings.csv:10",
+        "ratings.csv:14",
+    }
+
+
+def test_parts_of_parquet_make_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = exported_folder(tmp_path / "live", EXPORTED)
+    whole = load_dataset(folder)
+    monkeypatch.setattr("training.data.tables.PART_ROWS", 2)
+    parts = load_dataset(folder)
+    assert parts.fingerprint == whole.fingerprint
+    assert parts.report == whole.report
+
+
+def test_text_of_a_later_part_that_is_not_utf8_names_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path)
+    with (tmp_path / "ratings.csv").open("ab") as file:
+        file.write("1,1,4,é\n".encode("latin-1"))
+    monkeypatch.setattr("training.data.tables.PART_BYTES", 20)
+    assert "ratings.csv:7 is not UTF-8" in refusal(tmp_path)
+
+
+def test_a_user_whose_events_were_all_taken_back_is_gone(tmp_path: Path) -> None:
+    rows = ("b,1,RATED,4,1", "b,1,RETRACTED,,5", "10,1,RATED,3,1", "9,1,RATED,3,1", "9,30,LIKED,,0")
+    write(tmp_path, rows, header="userId,movieId,kind,rating,timestamp")
+    data = load_dataset(tmp_path, ColumnMap(kind="kind"))
+    assert data.user_ids == ["9", "10"], "numbers again, so in their order"
+    assert rows_of(data) == [("9", 30, 0.0, 0), ("9", 1, 3.0, 1000), ("10", 1, 3.0, 1000)]
 
 
 def test_kinds_are_read_by_name_or_number(tmp_path: Path) -> None:
