@@ -1,13 +1,13 @@
-"""Measures the exported bundle beside the baselines: full ranking, seen movies removed, `last` protocol.
+"""Measures the exported bundle beside the baselines: full ranking, seen movies removed, in any protocol.
 
-The model is scored as it is served: the ONNX user tower over raw events, the index in the bundle. Q queries, K list
-length, N movies.
+The model is scored as it is served: the ONNX user tower over raw events, the index in the bundle. Q queries, T targets
+of all queries, K list length, N movies, G genres, D dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -17,119 +17,230 @@ from marquee.bundle.v1 import bundle_pb2
 from marquee.engine.encoder import Encoder
 from marquee.engine.index import Index
 from marquee.features import Floats, Int64s
-from training.baselines import Ease, Popularity
+from marquee.movies import MovieRecord
+from training.baselines import baseline_lists
+from training.baselines.interactions import watched
+from training.baselines.suite import LIST_LENGTH, Lists
 from training.data import Dataset
-from training.metrics import interval, ndcg_at, recall_at, top_k
-from training.split import Queries, Split, watched
+from training.metrics import (
+    Doubles,
+    Mask,
+    distinctness,
+    diversity,
+    mrr_at,
+    ndcg_at,
+    novelty,
+    popularity_of,
+    recall_at,
+)
+from training.records import SLICE, TOP, PerQuery, Run, Series, figures, paired
+from training.split import Queries, Split
 
-LIST_LENGTH = 50
-EASE_PENALTIES = (30.0, 100.0, 300.0, 1000.0)
-# Four arrays of so many float32 stand in memory at once: 1.6 GB.
-EASE_CELLS = 100_000_000
+__all__ = [
+    "Lists",
+    "PerQuery",
+    "evaluate",
+    "model_lists",
+    "paired",
+    "per_query",
+]
+
+Labels = npt.NDArray[np.str_]
+
+LENGTHS = (10, 20, 50, 100)
+# Recall at this length is what slices show.
+SLICED_AT = {"last": 10, "users": 20, "time": 20}
+# More people than these are drawn from: the intervals are narrow enough, and everything is ranked in minutes.
+MOST_QUERIES = 20_000
+_ANN_QUERIES = 1000
 _CHUNK = 512
+_HISTORY_EDGES = (10, 20, 50, 100, 200)
 
 
-class Lists(NamedTuple):
-    """Holds one system's ranked items [Q, K], -1 where it had no more."""
-
-    system: str
-    items_QK: Int64s
-
-
-def evaluate(data: Dataset, split: Split, encoder: Encoder, index: Index) -> tuple[list[bundle_pb2.Metric], Evaluation]:
-    """Ranks for every test query with the model, popularity and EASE; returns the figures and the gate's record."""
-    queries = split.test
-    lists = [Lists("model", model_lists(data, queries, encoder, index)), *baseline_lists(data, split)]
-    metrics = [figure for one in lists for figure in figures(one, queries, len(data.movies))]
-    ndcg = {one.system: ndcg_at(queries.hits(one.items_QK), queries.counts, 10) for one in lists}
-    hashes = queries.hashes(data.user_ids, data.movie_ids)
-    popularity = ndcg["popularity"].astype(np.float32)
-    return metrics, Evaluation(hashes, ndcg["model"].astype(np.float32), popularity)
+def evaluate(
+    data: Dataset, split: Split, encoder: Encoder, index: Index, baselines: str = "quick"
+) -> tuple[list[bundle_pb2.Metric], Evaluation]:
+    """Ranks for the test queries with the model and a suite of baselines; returns the figures and the gate's record."""
+    split = split._replace(test=split.test.sample(MOST_QUERIES))
+    vectors_QD = query_vectors(data, split.test, encoder)
+    model = Lists("model", _search(data, split.test, index, vectors_QD))
+    record = per_query(data, split, [model, *baseline_lists(len(data.movies), split, baselines)])
+    metrics = [*figures(record), ann_recall(split.protocol, index, vectors_QD)]
+    return metrics, Evaluation(record.queries, record.mean("model", "ndcg@10"), record.mean("popularity", "ndcg@10"))
 
 
 def model_lists(data: Dataset, queries: Queries, encoder: Encoder, index: Index) -> Int64s:
     """Ranks through the engine, from raw events, as a request would; returns items [Q, K]."""
-    item_of_row = np.searchsorted(data.movie_ids, index.movie_ids)
-    ranked = []
+    return _search(data, queries, index, query_vectors(data, queries, encoder))
+
+
+def query_vectors(data: Dataset, queries: Queries, encoder: Encoder) -> Floats:
+    """Encodes each query's raw history as of its moment, [Q, D]."""
+    parts = [np.zeros((0, encoder.spec.dimension), np.float32)]
     for start in range(0, queries.size, _CHUNK):
-        part = queries.part(slice(start, start + _CHUNK))
-        seen_QN = part.seen(len(data.movies))[:, item_of_row]
-        inputs = [
-            encoder.prepare(part.events(query, data.movie_ids), int(part.as_of_ms[query])) for query in range(part.size)
-        ]
-        hits = index.search_batch(encoder.encode_batch(inputs), [LIST_LENGTH] * part.size, list(~seen_QN))
-        ranked += [_padded(np.searchsorted(data.movie_ids, hit.movie_ids)) for hit in hits]
-    return np.stack(ranked)
+        some = range(start, min(start + _CHUNK, queries.size))
+        inputs = [encoder.prepare(queries.events(q, data.movie_ids), int(queries.as_of_ms[q])) for q in some]
+        parts.append(encoder.encode_batch(inputs))
+    return np.concatenate(parts)
 
 
-def baseline_lists(data: Dataset, split: Split) -> list[Lists]:
-    """Ranks with popularity and with EASE, both fitted without the test.
+def _search(data: Dataset, queries: Queries, index: Index, vectors_QD: Floats) -> Int64s:
+    item_of_row = np.searchsorted(data.movie_ids, index.movie_ids)
+    items_QK = np.full((queries.size, LIST_LENGTH), -1, np.int64)
+    for start in range(0, queries.size, _CHUNK):
+        of = slice(start, start + _CHUNK)
+        allowed = ~queries.part(of).seen(len(data.movies))[:, item_of_row]
+        hits = index.search_batch(vectors_QD[of], [LIST_LENGTH] * len(allowed), list(allowed))
+        for row, hit in enumerate(hits, start):
+            items_QK[row, : len(hit.movie_ids)] = np.searchsorted(data.movie_ids, hit.movie_ids)
+    return items_QK
 
-    EASE is left out where people times movies pass `EASE_CELLS`: it works on that many numbers at once.
+
+def ann_recall(protocol: str, index: Index, vectors_QD: Floats, k: int = LIST_LENGTH) -> bundle_pb2.Metric:
+    """Measures how many of the exact k nearest movies the index finds, by NumPy over all item vectors.
+
+    A movie that scores within rounding of the k-th counts as one of the k.
     """
-    movies = len(data.movies)
-    counts_N = np.bincount(split.fit.items, minlength=movies).astype(np.int64)
-    lists = [Lists("popularity", _rank(Popularity(counts_N).scores, split.test, movies))]
-    if len(data.user_ids) * movies <= EASE_CELLS:
-        ease = Ease(watched(split.fit, movies), _best_penalty(split, movies))
-        lists.append(Lists("ease", _rank(ease.scores, split.test, movies)))
-    return lists
-
-
-def _best_penalty(split: Split, movies: int) -> float:
-    """Tunes EASE's penalty on the validation split."""
-    if split.validation.size == 0:
-        return EASE_PENALTIES[1]
-    fitted_UN = watched(split.train, movies)
-    scored = {penalty: _ndcg(Ease(fitted_UN, penalty), split.validation, movies) for penalty in EASE_PENALTIES}
-    return max(scored, key=lambda penalty: scored[penalty])
-
-
-def figures(lists: Lists, queries: Queries, movies: int) -> list[bundle_pb2.Metric]:
-    """Computes a system's figures, for all targets and for the liked ones."""
-    result = []
-    liked, likes = queries.only_liked(), queries.likes > 0
-    for targets, asked, items_QK in (("all", queries, lists.items_QK), ("liked", liked, lists.items_QK[likes])):
-        hits_QK, counts_Q = asked.hits(items_QK), asked.counts
-        for name, values_Q in (
-            ("recall@10", recall_at(hits_QK, counts_Q, 10)),
-            ("recall@50", recall_at(hits_QK, counts_Q, 50)),
-            ("ndcg@10", ndcg_at(hits_QK, counts_Q, 10)),
-        ):
-            result.append(_metric(lists.system, targets, name, values_Q))
-    shown = np.unique(lists.items_QK[:, :10])
-    coverage = np.count_nonzero(shown >= 0) / movies
-    distinct = len(np.unique(np.sort(lists.items_QK[:, :10], axis=1), axis=0)) / queries.size
-    for name, value in (("coverage@10", coverage), ("distinct_lists@10", distinct)):
-        result.append(
-            bundle_pb2.Metric(
-                system=lists.system, protocol="last", targets="all", name=name, value=value, n=queries.size
-            )
-        )
-    return result
-
-
-def _metric(system: str, targets: str, name: str, values_Q: npt.NDArray[np.float64]) -> bundle_pb2.Metric:
-    metric = bundle_pb2.Metric(system=system, protocol="last", targets=targets, name=name, n=len(values_Q))
-    if len(values_Q):
-        metric.value = float(values_Q.mean())
-        metric.low, metric.high = interval(values_Q)
+    vectors_ND, vectors_QD = index.vectors(index.movie_ids), vectors_QD[:_ANN_QUERIES]
+    k = min(k, index.count)
+    shares = [_share_found(index, vectors_ND @ vector_D, vector_D, k) for vector_D in vectors_QD]
+    metric = bundle_pb2.Metric(system="index", protocol=protocol, targets="all", name=f"ann_recall@{LIST_LENGTH}")
+    metric.value, metric.n = float(np.mean(shares)) if shares else float("nan"), len(shares)
     return metric
 
 
-def _ndcg(ease: Ease, queries: Queries, movies: int) -> float:
-    ranked_QK = _rank(ease.scores, queries, movies)
-    return float(ndcg_at(queries.hits(ranked_QK), queries.counts, 10).mean())
+def _share_found(index: Index, exact_N: Floats, vector_D: Floats, k: int) -> float:
+    least = np.partition(exact_N, -k)[-k] - 2e-6
+    found = exact_N[index.rows(index.search(vector_D, k).movie_ids)]
+    return float(np.count_nonzero(found >= least)) / k
 
 
-def _rank(scores: Callable[[Floats], Floats], queries: Queries, movies: int) -> Int64s:
-    ranked = []
-    for start in range(0, queries.size, _CHUNK):
-        seen_QN = queries.part(slice(start, start + _CHUNK)).seen(movies)
-        ranked.append(_padded(top_k(scores(seen_QN.astype(np.float32)), seen_QN, LIST_LENGTH)))
-    return np.concatenate(ranked)
+def per_query(data: Dataset, split: Split, lists: Sequence[Lists], seed: int = 0) -> PerQuery:
+    """Measures ranked lists of the test's queries: all targets and liked ones, by slice, and what is shown."""
+    queries, shown = split.test, _Shown(data, split)
+    slices = dict(_slices(data, split))
+    values: dict[Series, Floats] = {}
+    tops: dict[Run, Int64s] = {}
+    for system, items_QK in lists:
+        tops[Run(system, seed)] = items_QK[:, :TOP]
+        for targets, name, values_Q in _measures(_Ranked(queries, items_QK), slices, SLICED_AT[split.protocol]):
+            values[Series(system, seed, targets, name)] = values_Q.astype(np.float32)
+        for name, values_Q in shown.measures(items_QK[:, :TOP]).items():
+            values[Series(system, seed, "all", f"{name}@{TOP}")] = values_Q.astype(np.float32)
+    return PerQuery(split.protocol, len(data.movies), queries.hashes(data.user_ids, data.movie_ids), values, tops)
 
 
-def _padded(items: Int64s) -> Int64s:
-    width = [(0, 0)] * (items.ndim - 1) + [(0, LIST_LENGTH - items.shape[-1])]
-    return np.pad(items, width, constant_values=-1)
+class _Ranked:
+    """Knows at which place of its query's list each target stands."""
+
+    def __init__(self, queries: Queries, items_QK: Int64s) -> None:
+        self.queries = queries
+        self._query_T = np.repeat(np.arange(queries.size), queries.counts)
+        self._place_T = queries.places(items_QK)
+
+    def measure(self, wanted_T: Mask, measure: Callable[[Mask, Int64s, int], Doubles], k: int) -> Doubles:
+        """Applies a metric to some of the targets, [Q]; NaN for queries that have none of them."""
+        counts_Q = self.queries.kept(wanted_T)
+        asks_Q = counts_Q > 0
+        hits_QK = np.zeros((self.queries.size, k), bool)
+        found_T = wanted_T & (self._place_T < k)
+        hits_QK[self._query_T[found_T], self._place_T[found_T]] = True
+        values_Q = np.full(self.queries.size, np.nan)
+        values_Q[asks_Q] = measure(hits_QK[asks_Q], counts_Q[asks_Q], k)
+        return values_Q
+
+
+_RANKING: dict[str, Callable[[Mask, Int64s, int], Doubles]] = {
+    "recall": recall_at,
+    "ndcg": ndcg_at,
+    "mrr": lambda hits_QK, _, k: mrr_at(hits_QK, k),
+}
+
+
+def _measures(ranked: _Ranked, slices: Mapping[str, Mask], sliced_at: int) -> Iterator[tuple[str, str, Doubles]]:
+    liked_T = ranked.queries.liked_T
+    for targets, wanted_T in (("all", np.ones_like(liked_T)), ("liked", liked_T)):
+        for name, measure in _RANKING.items():
+            for k in LENGTHS:
+                yield targets, f"{name}@{k}", ranked.measure(wanted_T, measure, k)
+        for label, marked_T in slices.items():
+            name = f"recall@{sliced_at}{SLICE}{label}"
+            yield targets, name, ranked.measure(wanted_T & marked_T, recall_at, sliced_at)
+
+
+class _Shown:
+    """Measures what is shown, whatever the targets."""
+
+    def __init__(self, data: Dataset, split: Split) -> None:
+        watched_UN = watched(split.fit, len(data.movies))
+        self._people = int(watched_UN.shape[0])
+        self._people_N = np.asarray(watched_UN.sum(axis=0), np.int64)
+        self._genres_NG = _genres(data.movies)
+        self._habit_Q = _habit(split.test, self._people_N)
+
+    def measures(self, items_QK: Int64s) -> dict[str, Doubles]:
+        """Computes novelty, popularity bias, diversity and the share of distinct lists, each [Q].
+
+        Popularity bias is the mean log2(1 + people) of what is shown, less that of the history: 1 is twice as popular.
+        Diversity is left out where no movie has a genre.
+        """
+        result = {
+            "novelty": novelty(items_QK, self._people_N, self._people),
+            "popularity_bias": popularity_of(items_QK, self._people_N) - self._habit_Q,
+            "distinct_lists": distinctness(items_QK),
+        }
+        if self._genres_NG.shape[1]:
+            result["intra_list_diversity"] = diversity(items_QK, self._genres_NG)
+        return result
+
+
+def _habit(queries: Queries, people_N: Int64s) -> Doubles:
+    """Returns the mean log2(1 + people) of each history, [Q]."""
+    rows, positions = queries.history_positions()
+    sums_Q = np.bincount(rows, np.log2(1.0 + people_N)[queries.log.items[positions]], queries.size)
+    result: Doubles = sums_Q / np.maximum(queries.ends - queries.starts, 1)
+    return result
+
+
+def _genres(movies: Sequence[MovieRecord]) -> Floats:
+    """Marks each movie's genres, [N, G]."""
+    names = sorted({genre for movie in movies for genre in movie.genres})
+    place = {name: column for column, name in enumerate(names)}
+    genres_NG = np.zeros((len(movies), len(names)), np.float32)
+    for row, movie in enumerate(movies):
+        genres_NG[row, [place[genre] for genre in movie.genres]] = 1.0
+    return genres_NG
+
+
+def _slices(data: Dataset, split: Split) -> Iterator[tuple[str, Mask]]:
+    """Yields the name and the targets [T] of each slice that has any."""
+    queries = split.test
+    counts_N = np.bincount(split.fit.items, minlength=len(data.movies))
+    trained_N = np.bincount(split.train.items, minlength=len(data.movies)) > 0
+    labels_N = {
+        "popularity": _popularity_tenths(counts_N),
+        "decade": np.array([f"{movie.year // 10}0" if movie.year else "unknown" for movie in data.movies]),
+        "cold": np.where(trained_N, "no", "yes"),
+    }
+    lengths = np.repeat(queries.ends - queries.starts, queries.counts)
+    labels_T = {"history": _length_labels(lengths)} | {
+        name: labels[queries.targets] for name, labels in labels_N.items()
+    }
+    for name, labels in labels_T.items():
+        for label in np.unique(labels).tolist():
+            yield f"{name}={label}", labels == label
+
+
+def _popularity_tenths(counts_N: Int64s) -> Labels:
+    """Labels movies, most watched first, by tenths of all events, [N]: 01 is the few that take the first tenth."""
+    order = np.argsort(-counts_N, kind="stable")
+    before_N = np.cumsum(counts_N[order]) - counts_N[order]
+    tenth_N = np.empty(len(counts_N), np.int64)
+    tenth_N[order] = np.minimum(10 * before_N // max(int(counts_N.sum()), 1), 9)
+    return np.array([f"{number:02}" for number in range(1, 11)])[tenth_N]
+
+
+def _length_labels(lengths: Int64s) -> Labels:
+    edges = (0, *_HISTORY_EDGES)
+    names = [f"{low + 1:03}-{high:03}" for low, high in pairwise(edges)] + [f"{edges[-1] + 1:03}+"]
+    return np.array(names)[np.searchsorted(_HISTORY_EDGES, lengths)]

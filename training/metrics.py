@@ -1,6 +1,11 @@
-"""Ranking metrics over full rankings. Q queries, K list length, N movies."""
+"""Ranking metrics over full rankings, and what is shown beside them.
+
+Q queries, K list length, N movies, M series of figures, G genres.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +15,9 @@ from marquee.features import Floats, Int64s
 
 Mask = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]
+
+_RESAMPLES = 2000
+_QUANTILES = (0.025, 0.975)
 
 
 def recall_at(hits_QK: Mask, targets_Q: Int64s, k: int) -> Doubles:
@@ -24,6 +32,67 @@ def ndcg_at(hits_QK: Mask, targets_Q: Int64s, k: int) -> Doubles:
     gains_Q = hits_QK[:, :k] @ discounts_K[: hits_QK.shape[1]]
     ideal = np.concatenate([[0.0], np.cumsum(discounts_K)])
     result: Doubles = gains_Q / ideal[np.minimum(targets_Q, k)]
+    return result
+
+
+def mrr_at(hits_QK: Mask, k: int) -> Doubles:
+    """Returns each query's reciprocal rank [Q]: 1 over the place of its first target, 0 where the first k have none."""
+    first_Q = np.argmax(hits_QK[:, :k], axis=1)
+    result: Doubles = np.where(hits_QK[:, :k].any(axis=1), 1.0 / (1.0 + first_Q), 0.0)
+    return result
+
+
+def coverage(items_QK: Int64s, movies: int) -> float:
+    """Returns the share of all movies that stands in a list."""
+    return len(np.unique(items_QK[items_QK >= 0])) / movies
+
+
+def distinctness(items_QK: Int64s) -> Doubles:
+    """Returns 1 over the number of queries with the same movies in their list [Q].
+
+    The mean is the share of distinct lists. A model that has collapsed shows everybody the same.
+    """
+    _, list_of_Q, shared = np.unique(np.sort(items_QK, axis=1), axis=0, return_inverse=True, return_counts=True)
+    result: Doubles = 1.0 / shared[list_of_Q.ravel()]
+    return result
+
+
+def novelty(items_QK: Int64s, people_N: Int64s, people: int) -> Doubles:
+    """Returns each list's mean -log2 of the share of people who have the movie, in bits [Q].
+
+    A movie that nobody has counts as one that a single person has.
+    """
+    bits_N = np.log2(max(people, 1) / np.maximum(people_N, 1))
+    return _mean(bits_N[items_QK], items_QK >= 0)
+
+
+def popularity_of(items_QK: Int64s, people_N: Int64s) -> Doubles:
+    """Returns each list's mean log2(1 + people who have the movie) [Q]."""
+    return _mean(np.log2(1.0 + people_N)[items_QK], items_QK >= 0)
+
+
+def diversity(items_QK: Int64s, genres_NG: Floats) -> Doubles:
+    """Returns 1 - the mean Jaccard similarity of genres over the pairs of each list [Q]; NaN for lists of one movie.
+
+    Two movies without genres have nothing in common.
+    """
+    real_QK = (items_QK >= 0).astype(np.float32)
+    genres_QKG = genres_NG[items_QK] * real_QK[..., None]
+    both_QKK = genres_QKG @ genres_QKG.transpose(0, 2, 1)
+    sizes_QK = genres_QKG.sum(axis=2)
+    either_QKK = sizes_QK[:, :, None] + sizes_QK[:, None, :] - both_QKK
+    similar_QKK = both_QKK / np.maximum(either_QKK, 1.0)
+    itself_Q = np.trace(similar_QKK, axis1=1, axis2=2)
+    real_Q = real_QK.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        result: Doubles = 1.0 - (similar_QKK.sum(axis=(1, 2)) - itself_Q) / (real_Q * (real_Q - 1.0))
+    return result
+
+
+def _mean(values_QK: Doubles, real_QK: Mask) -> Doubles:
+    """Averages over what is real, [Q]; NaN where nothing is."""
+    with np.errstate(invalid="ignore"):
+        result: Doubles = np.where(real_QK, values_QK, 0.0).sum(axis=1) / real_QK.sum(axis=1)
     return result
 
 
@@ -45,5 +114,40 @@ def interval(values_Q: Doubles) -> tuple[float, float]:
     """Bounds a mean by a bootstrap over queries: 95 %, two-sided, fixed seed."""
     if len(values_Q) == 0:
         return float("nan"), float("nan")
-    low, high = np.quantile(bootstrap_means(values_Q), [0.025, 0.975])
+    low, high = np.quantile(bootstrap_means(values_Q), _QUANTILES)
     return float(low), float(high)
+
+
+class Paired(NamedTuple):
+    """Holds the mean difference of two systems on the n queries that both answered, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def paired_difference(a_Q: Doubles, b_Q: Doubles) -> Paired:
+    """Bounds the mean of a - b by a bootstrap over queries that have both: 95 %, two-sided, fixed seed."""
+    difference_Q = (a_Q - b_Q)[np.isfinite(a_Q) & np.isfinite(b_Q)]
+    value = float(difference_Q.mean()) if len(difference_Q) else float("nan")
+    return Paired(value, *interval(difference_Q), len(difference_Q))
+
+
+def intervals(values_QM: Floats) -> tuple[Doubles, Doubles]:
+    """Bounds the means of many series over the same queries at once [M]; NaN marks a query that a series has not.
+
+    Gives `interval`'s bounds where every query has a value: the resamples are the same.
+    """
+    rng = np.random.default_rng(0)
+    count = len(values_QM)
+    has_QM = np.isfinite(values_QM)
+    known_QM, has_QM = np.where(has_QM, values_QM, 0.0), has_QM.astype(np.float64)
+    share_Q = np.full(count, 1.0 / count)
+    means = []
+    for _ in range(_RESAMPLES // 50):
+        drawn_RQ = rng.multinomial(count, share_Q, 50).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            means.append((drawn_RQ @ known_QM) / (drawn_RQ @ has_QM))
+    low_M, high_M = np.nanquantile(np.concatenate(means), _QUANTILES, axis=0)
+    return low_M, high_M

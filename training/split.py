@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from marquee.bundle.v1 import bundle_pb2
 from marquee.errors import ConfigError, DataError
-from marquee.features import Events, Floats, Int64s, TowerInput, rating_signal, tie_hash, user_hash
+from marquee.features import Events, Int64s, TowerInput, rating_signal, tie_hash, user_hash
 from training.batches import EventLog, event_log, histories
 from training.data import Dataset
 
@@ -60,37 +60,52 @@ class Queries(NamedTuple):
         """Lists how many targets each query has, [Q]."""
         return np.diff(self.offsets)
 
-    @property
-    def likes(self) -> Int64s:
-        """Lists how many targets of each query were liked, [Q]."""
-        return np.add.reduceat(self.liked_T, self.offsets[:-1], dtype=np.int64) if self.size else self.counts
-
     def part(self, of: slice) -> Queries:
-        """Selects some of the queries, one after another."""
-        first, last, _ = of.indices(self.size)
-        flat = slice(int(self.offsets[first]), int(self.offsets[max(first, last)]))
+        """Selects some of the queries."""
+        return self.take(np.arange(self.size)[of])
+
+    def take(self, chosen: Int64s) -> Queries:
+        """Selects queries by their numbers."""
+        counts_Q = self.counts[chosen]
+        offsets = _offsets(counts_Q)
+        flat = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], counts_Q)
         return Queries(
             self.log,
-            self.users[of],
-            self.ends[of],
-            self.as_of_ms[of],
+            self.users[chosen],
+            self.ends[chosen],
+            self.as_of_ms[chosen],
             self.targets[flat],
-            self.offsets[first : max(first, last) + 1] - self.offsets[first],
+            offsets,
             self.liked_T[flat],
         )
 
-    def only_liked(self) -> Queries:
-        """Selects the liked targets, and the queries that have one."""
-        asks = self.likes > 0
+    def sample(self, limit: int) -> Queries:
+        """Draws at most so many queries, the same ones every time."""
+        if self.size <= limit:
+            return self
+        return self.take(np.sort(np.random.default_rng(0).permutation(self.size)[:limit]).astype(np.int64))
+
+    def only(self, keep_T: Mask) -> Queries:
+        """Selects targets, and the queries that have one of them."""
+        counts_Q = self.kept(keep_T)
+        asks = counts_Q > 0
         return Queries(
             self.log,
             self.users[asks],
             self.ends[asks],
             self.as_of_ms[asks],
-            self.targets[self.liked_T],
-            _offsets(self.likes[asks]),
-            self.liked_T[self.liked_T],
+            self.targets[keep_T],
+            _offsets(counts_Q[asks]),
+            self.liked_T[keep_T],
         )
+
+    def only_liked(self) -> Queries:
+        """Selects the liked targets, and the queries that have one."""
+        return self.only(self.liked_T)
+
+    def kept(self, keep_T: Mask) -> Int64s:
+        """Counts the marked targets of each query, [Q]."""
+        return np.add.reduceat(keep_T, self.offsets[:-1], dtype=np.int64) if self.size else self.counts
 
     def history_positions(self) -> tuple[Int64s, Int64s]:
         """Lists all events of all histories: the query and the position in the log of each."""
@@ -108,10 +123,22 @@ class Queries(NamedTuple):
 
     def hits(self, items_QK: Int64s) -> Mask:
         """Marks which of the ranked items are targets of their query, [Q, K]."""
-        base = 1 + int(max(self.targets.max(initial=0), items_QK.max(initial=0)))
-        wanted_T = np.repeat(np.arange(self.size), self.counts) * base + self.targets
-        hits_QK: Mask = np.isin(np.arange(self.size)[:, None] * base + items_QK, wanted_T) & (items_QK >= 0)
+        hits_QK = np.zeros(items_QK.shape, bool)
+        places_T = self.places(items_QK)
+        found_T = places_T < items_QK.shape[1]
+        hits_QK[np.repeat(np.arange(self.size), self.counts)[found_T], places_T[found_T]] = True
         return hits_QK
+
+    def places(self, items_QK: Int64s) -> Int64s:
+        """Finds each target's place in the ranked items of its query, [T]: from 0, and K where it is not there."""
+        base = 1 + int(max(self.targets.max(initial=0), items_QK.max(initial=0)))
+        rows = np.arange(self.size)
+        listed = np.where(items_QK >= 0, rows[:, None] * base + items_QK, -1).ravel()
+        wanted_T = np.repeat(rows, self.counts) * base + self.targets
+        order = np.argsort(listed, kind="stable")
+        at_T = order[np.minimum(np.searchsorted(listed[order], wanted_T), max(len(order) - 1, 0))]
+        places_T: Int64s = np.where(listed[at_T] == wanted_T, at_T % items_QK.shape[1], items_QK.shape[1])
+        return places_T
 
     def tower_input(self, spec: bundle_pb2.FeatureSpec) -> TowerInput:
         """Builds the user tower's input [Q, L] as of each query's moment."""
@@ -313,10 +340,3 @@ def _offsets(counts: Int64s) -> Int64s:
 
 def _user_hashes(user_ids: list[str]) -> Hashes:
     return np.array([user_hash(user_id) for user_id in user_ids], np.uint64)
-
-
-def watched(log: EventLog, movies: int) -> Floats:
-    """Marks who watched what, [U, N], as 0 and 1."""
-    watched_UN = np.zeros((len(log.starts) - 1, movies), np.float32)
-    watched_UN[log.users, log.items] = 1.0
-    return watched_UN

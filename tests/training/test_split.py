@@ -196,6 +196,16 @@ def test_a_part_asks_what_the_whole_asks(data: Dataset) -> None:
     assert np.concatenate(hashes).tolist() == whole.hashes(data.user_ids, data.movie_ids).tolist()
 
 
+def test_a_sample_is_some_of_the_queries_and_always_the_same(data: Dataset) -> None:
+    whole = splits(data, SPEC, "last")[0].test
+    some = whole.sample(7)
+    assert some.size == 7
+    assert some.users.tolist() == whole.sample(7).users.tolist()
+    asked = dict(zip(whole.users.tolist(), whole.targets.tolist(), strict=True))
+    assert [asked[user] for user in some.users.tolist()] == some.targets.tolist()
+    assert whole.sample(1000) is whole
+
+
 def three_queries() -> Queries:
     log = log_of(*((user, item, RATED) for user in range(3) for item in (user, user + 5)))
     return last_queries(log._replace(values=np.array([3, 5, 3, 1, 3, 3], np.float32)))
@@ -216,7 +226,7 @@ def test_only_the_liked_of_many_targets_are_asked_for() -> None:
     )
     liked = queries.only_liked()
     assert (liked.users.tolist(), liked.targets.tolist(), liked.offsets.tolist()) == ([0, 2], [1, 4, 6], [0, 1, 3])
-    assert queries.likes.tolist() == [1, 0, 2]
+    assert queries.kept(queries.liked_T).tolist() == [1, 0, 2]
 
 
 def test_hits_are_targets_of_the_same_query() -> None:
