@@ -10,14 +10,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import demo, latency, startup, training
+from benchmarks import demo, latency, preparing, startup, training
 from benchmarks.machine import facts
 from benchmarks.processes import Processes, interrupt_once
 from benchmarks.report import Row, check_writable, markdown, write_json
 from benchmarks.work import Work, describe_data, obtain_data, publish, say
 from marquee.errors import MarqueeError
 
-PARTS = ("training", "startup", "latency", "demo")
+PARTS = ("training", "startup", "latency", "preparing", "demo")
+ON_REQUEST = ("preparing-20m",)
+_ALONE = frozenset(("demo", "preparing", *ON_REQUEST))
 _SERVED = ("startup", "latency")
 
 
@@ -41,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", default="", help='folder in MovieLens format, or "sample" (default: the best there is)'
     )
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure (all)")
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS + ON_REQUEST, default=PARTS, help="parts to measure (all but preparing-20m)"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("benchmarks/results/latest.json"), help="JSON to write (%(default)s)"
     )
@@ -69,7 +73,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _measure(work: Work, parts: frozenset[str], rows: list[Row]) -> None:
-    if parts - {"demo"}:
+    if parts - _ALONE:
         # The services need a bundle, asked for or not.
         trained = training.measure(work)
         rows += trained if "training" in parts else []
@@ -79,6 +83,9 @@ def _measure(work: Work, parts: frozenset[str], rows: list[Row]) -> None:
         rows += startup.measure(work)
     if "latency" in parts:
         rows += latency.measure(work)
+    for size in (preparing.ONE_MILLION, preparing.TWENTY_MILLIONS):
+        if size.name in parts:
+            rows += preparing.measure(work, size)
     if "demo" in parts:
         rows += demo.measure(work)
 
