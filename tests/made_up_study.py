@@ -86,7 +86,7 @@ def study(**changes: object) -> Study:
     made = Study(
         origin=_origin(),
         figures=figures,
-        seeds={},
+        seeds=[],
         differences=_differences(),
         choice=Choice("sequence", "mean NDCG@10 on validation, liked targets", {"pooled": 0.071, "sequence": 0.078}),
         curves=_curves(),
@@ -98,6 +98,9 @@ def study(**changes: object) -> Study:
         samples=_samples(),
         settings={"pooled": {"tower": {"dimension": 64, "half_lives": [2.0, 8.0]}, "training": {"seed": 0}}},
         timings_s={"last pooled: train": 51.23, "last pooled: export and evaluate": 9.5},
+        ann=[
+            bundle_pb2.Metric(system="index", protocol="last", targets="all", name="ann_recall@100", value=1.0, n=600)
+        ],
     )
     return made._replace(**changes)  # type: ignore[arg-type]
 
@@ -115,6 +118,7 @@ def _origin() -> Origin:
         created_at="2026-11-24T12:00:00+00:00",
         command="python -m training.report --data made-up --out report",
         code=["ab" * 32],
+        notes=[],
     )
 
 

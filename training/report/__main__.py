@@ -19,9 +19,9 @@ from rich.console import Console
 from marquee.errors import ConfigError, MarqueeError
 from training.data import Dataset, load_dataset, read_columns
 from training.report import gather
-from training.report.crew import Job, make_runs, place_of
+from training.report.crew import Job, make_runs
 from training.report.page import Written, write_page
-from training.report.plan import RUNS, Scope, code_version, orders
+from training.report.plan import RUNS, TOWERS, Scope, code_version, orders
 from training.report.verdict import goals, headline
 from training.split import PROTOCOLS
 
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path(".marquee/report"), help="where to write (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0 (%(default)s; 1 with --quick)")
     parser.add_argument("--protocols", default=",".join(PROTOCOLS), help="which to measure (%(default)s)")
-    parser.add_argument("--towers", default=",".join(gather.TOWERS), help="which to measure (%(default)s)")
+    parser.add_argument("--towers", default=",".join(TOWERS), help="which to measure (%(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="few passes and one seed: to see the page, not to judge")
     parser.add_argument("--page-only", action="store_true", help="make no run; write the page of those that are there")
@@ -108,7 +108,7 @@ def _folder(out: Path) -> Iterator[None]:
 def _make(options: argparse.Namespace, scope: Scope, data: Dataset, console: Console) -> None:
     code = code_version()
     jobs = [
-        Job(order, options.data, options.columns, place_of(options.out, order, data.fingerprint, code))
+        Job(order, code, options.data, options.columns, options.out / RUNS / order.key(data.fingerprint, code))
         for order in orders(scope)
     ]
     missing = sum(not job.place.is_dir() for job in jobs)

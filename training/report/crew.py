@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from marquee.errors import DataError
-from training.report.plan import RUNS, Order
+from training.report.plan import Order
 
-_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 TEMPORARY = ".run-"
 
 
 class Job(NamedTuple):
-    """Is a run to make, with the folder of the data and the one where the result goes."""
+    """Is a run to make by some version of the code, with the folder of the data and the one where the result goes."""
 
     order: Order
+    code: str
     data: Path
     columns: Path | None
     place: Path
@@ -98,15 +99,11 @@ async def _make(job: Job) -> None:
 
 
 def _told(job: Job) -> str:
-    order = {"order": list(job.order), "data": str(job.data.resolve()), "place": str(job.place.resolve())}
-    return json.dumps(order | {"columns": str(job.columns.resolve()) if job.columns else ""}) + "\n"
+    paths = {"data": job.data, "place": job.place} | ({"columns": job.columns} if job.columns else {})
+    told = {name: str(path.resolve()) for name, path in paths.items()}
+    return json.dumps({"order": list(job.order), "code": job.code} | told) + "\n"
 
 
 def _last_line(said: bytes) -> str:
     lines = said.decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
-
-
-def place_of(out: Path, order: Order, fingerprint: str, code: str) -> Path:
-    """Names the folder of a run's result."""
-    return out / RUNS / order.key(fingerprint, code)

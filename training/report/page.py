@@ -34,10 +34,10 @@ _DRAWN = {
 _RANKING = ("recall", "ndcg", "mrr")
 _BEYOND = {
     "coverage@10": "share of the catalogue that stands in anybody's first ten",
-    "distinct_lists@10": "share of people whose first ten nobody else has, in this order",
-    "popularity_bias@10": "how much better known than the person's own films the films shown are",
-    "novelty@10": "bits of surprise: −log2 of the share of people who have the film",
-    "intra_list_diversity@10": "1 − the mean overlap of two shown films' genres",
+    "distinct_lists@10": "number of different first tens, whatever their order, a person",
+    "popularity_bias@10": "popularity of what is shown less that of the history, in bits: 1 is twice the people",
+    "novelty@10": "mean −log2 of the share of people who have the film, in bits",
+    "intra_list_diversity@10": "1 − the mean overlap (Jaccard) of two shown films' genres",
 }
 _STYLE = Path(__file__).with_name("style.css")
 
@@ -119,12 +119,12 @@ def _header(study: Study, title: str) -> Html:
     nav = element(
         "nav", *(element("a", text, href=f"#{anchor}") for anchor, text in links.items()), aria_label="Sections"
     )
-    simulated = [paragraph("The viewers are simulated: no figure here is about real people.", class_="notice")]
+    notes = ["The viewers are simulated: no figure here is about real people."] if data.simulated else []
     return element(
         "header",
         element("h1", title),
         paragraph(f"{told}. {made}", class_="lead"),
-        *(simulated if data.simulated else []),
+        *(paragraph(note, class_="notice") for note in [*notes, *study.origin.notes]),
         nav,
     )
 
@@ -443,7 +443,20 @@ def _beyond(study: Study) -> Html:
         paragraph("None of these is better the higher it is; they say what kind of lists a system writes."),
         *tables,
         element("dl", *meanings),
+        *_index(study),
     )
+
+
+def _index(study: Study) -> list[Html]:
+    if not study.ann:
+        return []
+    least = min(one.value for one in study.ann)
+    return [
+        paragraph(
+            f"The index of the bundle finds {_percent(least)} of the {study.ann[0].name.partition('@')[2]} movies that "
+            f"an exact comparison finds, in the worst of {len(study.ann)} bundles."
+        )
+    ]
 
 
 def _plain(figure: bundle_pb2.Metric | None) -> str:

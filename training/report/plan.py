@@ -1,7 +1,7 @@
 """Which runs a study is made of, and where their results lie.
 
-A run's folder is named for what it measured and for a digest of its configuration, its data and its code: a result that is
-there is the one that the run would give again.
+A run's folder is named for what it measured and for a digest of its configuration, its data and its code: a result
+that is there is the one that the run would give again.
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ def syntax_of(source: str) -> str:
     """Writes a module's syntax without comments, layout and docstrings."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
             node.body = node.body[1:]
     return ast.dump(tree)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,17 @@ class Difference(NamedTuple):
     low: float
     high: float
     n: int
+
+
+class SeedMean(NamedTuple):
+    """Holds a figure of one seed of a tower."""
+
+    system: str
+    seed: int
+    protocol: str
+    targets: str
+    name: str
+    value: float
 
 
 class Pass(NamedTuple):
@@ -108,18 +120,20 @@ class Origin(NamedTuple):
     created_at: str
     command: str
     code: list[str]
+    notes: list[str]
 
 
 class Study(NamedTuple):
     """Holds everything on the page.
 
     The systems of `figures` are the names of the towers and of the baselines. Per-query values are means over seeds
-    before queries are resampled, so that intervals are of people and not of seeds; `seeds` has each seed's own mean.
+    before queries are resampled, so that intervals are of people and not of seeds; `seeds` has each seed's own means.
+    `ann` says how many of the nearest movies the index finds.
     """
 
     origin: Origin
     figures: list[bundle_pb2.Metric]
-    seeds: dict[int, list[bundle_pb2.Metric]]
+    seeds: list[SeedMean]
     differences: list[Difference]
     choice: Choice
     curves: list[Curve]
@@ -129,6 +143,7 @@ class Study(NamedTuple):
     samples: list[Sample]
     settings: dict[str, dict[str, Any]]
     timings_s: dict[str, float]
+    ann: list[bundle_pb2.Metric]
 
     @property
     def systems(self) -> list[str]:
@@ -147,7 +162,9 @@ class Study(NamedTuple):
 
 
 def as_json(value: Any) -> Any:
-    """Turns a study, or a part of one, into what the json module writes."""
+    """Turns a study, or a part of one, into what the json module writes; NaN becomes null and infinity a text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
     if isinstance(value, bundle_pb2.Metric | bundle_pb2.Dataset):
         return _message(value)
     if hasattr(value, "_asdict"):
@@ -156,10 +173,10 @@ def as_json(value: Any) -> Any:
         return {str(name): as_json(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [as_json(part) for part in value]
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    return as_json(value.tolist()) if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _message(message: bundle_pb2.Metric | bundle_pb2.Dataset) -> dict[str, Any]:
     """Writes zeros too, and whole numbers as such: proto-JSON leaves out the ones and quotes the others."""
     fields = [field for field in message.DESCRIPTOR.fields if not field.has_presence or message.HasField(field.name)]
-    return {field.name: getattr(message, field.name) for field in fields}
+    return {field.name: as_json(getattr(message, field.name)) for field in fields}
