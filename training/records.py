@@ -56,6 +56,11 @@ class PerQuery(NamedTuple):
         """Lists the systems in the order they were measured."""
         return list(dict.fromkeys(run.system for run in self.tops))
 
+    def of_seed(self, seed: int) -> PerQuery:
+        """Selects the runs of one seed."""
+        values = {series: known for series, known in self.values.items() if series.seed == seed}
+        return self._replace(values=values, tops={run: top for run, top in self.tops.items() if run.seed == seed})
+
     def mean(self, system: str, name: str, targets: str = "all") -> Floats:
         """Averages a figure over seeds, [Q]; raises ConfigError where it was not measured."""
         found = [
