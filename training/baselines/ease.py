@@ -83,5 +83,6 @@ def _inverse(rows: Sparse, penalty: float) -> Floats:
         raise ConfigError(f"EASE's matrix cannot be inverted with a penalty of {penalty:g}; raise the penalty")
     for row in range(1, side):
         upper[row, :row] = upper[:row, row]
-    inverse: Floats = upper
+    # Equal to itself transposed, and row by row in memory, as sparse products want it.
+    inverse: Floats = upper.T
     return inverse

@@ -16,6 +16,9 @@ from marquee.features import Floats
 from training.baselines.interactions import Sparse, history
 from training.split import Queries
 
+# Fitting all sizes to so many takes minutes.
+LARGEST_EVENTS = 3_000_000
+
 
 class FactorConfig(NamedTuple):
     """Says how to factorise: a watched movie counts `alpha` times as much as one that was not watched."""

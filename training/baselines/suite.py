@@ -105,10 +105,9 @@ class _Baseline(NamedTuple):
 
 _PENALTIES = (30.0, 100.0, 300.0, 1000.0)
 _POPULARITY = _Baseline(_popularity, {})
-_EASE = _Baseline(_ease, {"penalty": _PENALTIES})
 _QUICK: dict[str, _Baseline] = {
     "popularity": _POPULARITY,
-    "ease": _EASE,
+    "ease": _Baseline(_ease, {"penalty": _PENALTIES}),
     "recency_ease": _Baseline(_recency_ease, {"half_life": (2.0, 5.0, 20.0)}, after="ease"),
 }
 _ALL: dict[str, _Baseline] = {
@@ -117,12 +116,14 @@ _ALL: dict[str, _Baseline] = {
     "ials": _Baseline(
         _factors, {"factors": (32.0, 64.0, 128.0), "regularization": (3.0, 10.0, 30.0), "alpha": (2.0, 5.0)}
     ),
-    "ease": _EASE,
+    "ease": _Baseline(_ease, {"penalty": (10.0, *_PENALTIES, 3000.0)}),
     "recency_ease": _Baseline(
         _recency_ease, {"penalty": _PENALTIES, "half_life": (2.0, 5.0, 10.0, 20.0, 50.0, math.inf)}
     ),
     "transitions+ease": _Baseline(
-        _transitions_ease, {"step_half_life": (1.0, 2.0, 4.0), "weight": (0.1, 0.3, 1.0, 3.0)}, after="recency_ease"
+        _transitions_ease,
+        {"step_half_life": (1.0, 2.0, 4.0), "weight": (0.0, 0.1, 0.3, 1.0, 3.0)},
+        after="recency_ease",
     ),
 }
 SUITES = {"quick": _QUICK, "all": _ALL}
@@ -162,6 +163,8 @@ def left_out(movies: int, split: Split, suite: str = "quick") -> list[str]:
 
 def _too_large(system: str, data: _Data) -> str:
     people, movies = data.watched_UN.shape
+    if system == "ials" and data.log.size > factors.LARGEST_EVENTS:
+        return f"{system} was left out: {data.log.size:,} events, of at most {factors.LARGEST_EVENTS:,}"
     if "ease" in system and min(people, movies) > ease.LARGEST_SIDE:
         return (
             f"{system} was left out: {people:,} people and {movies:,} movies, of which one must not pass "
