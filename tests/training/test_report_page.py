@@ -119,7 +119,7 @@ def test_goals_are_judged_for_the_tower_that_was_chosen() -> None:
 
 @pytest.mark.parametrize(
     ("value", "short", "with_sign"),
-    [(0.1284, ".128", "+.128"), (-0.0071, "-.007", "−.007"), (1.0, "1.000", "+1.000"), (0.0, ".000", "+.000")],
+    [(0.1284, ".128", "+.128"), (-0.0071, "−.007", "−.007"), (1.0, "1.000", "+1.000"), (0.0, ".000", "+.000")],
 )
 def test_shares_are_written_with_three_digits(value: float, short: str, with_sign: str) -> None:
     assert number(value) == short

@@ -264,7 +264,9 @@ def slices(name: str, title: str, parts: Sequence[Slice]) -> Chart:
             linewidth=1.6,
             label=drawn.label,
         )
-    axes.set_xticks(range(len(labels)), [f"{label}\nn {counts[label]:,}" for label in labels])
+    size = None if len(labels) <= 7 else 7.2
+    axes.set_xticks(range(len(labels)), [f"{label}\nn {counts[label]:,}" for label in labels], fontsize=size)
+    axes.set_xlim(-0.5, len(labels) - 0.5)
     axes.set_ylim(bottom=0)
     axes.grid(axis="x", visible=False)
     axes.set_title(title)

@@ -223,7 +223,11 @@ def _origin(data: Dataset, results: Sequence[Result], command: str, scope: Scope
     planned, made = orders(scope), [about.order for about in abouts]
     missing = [order.name for order in planned if order not in made]
     notes = [f"{len(missing)} of {len(planned)} runs are missing: {', '.join(missing)}"] if missing else []
-    notes += ["Quick runs, of few passes: they show the page and judge nothing."] if scope.quick else []
+    notes += (
+        ["Quick runs, of few passes, one seed and one fold: they show the page and judge nothing."]
+        if scope.quick
+        else []
+    )
     return Origin(
         dataset=dataset,
         period=f"{_date(data.times_ms.min())} to {_date(data.times_ms.max())}",

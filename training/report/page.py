@@ -31,6 +31,7 @@ _DRAWN = {
     "users": ("recall@20", "ndcg@100"),
     "time": ("recall@10", "ndcg@10"),
 }
+_SLICED, _LEAST_IN_SLICE = ("last", "users"), 10
 _RANKING = ("recall", "ndcg", "mrr")
 _BEYOND = {
     "coverage@10": "share of the catalogue that stands in anybody's first ten",
@@ -103,7 +104,8 @@ def render(study: Study, drawn: dict[str, Chart]) -> str:
 def _header(study: Study, title: str) -> Html:
     data = study.origin.dataset
     told = f"{data.events:,} events of {data.users:,} people on {data.movies:,} films, {study.origin.period}"
-    made = f"Measured {study.origin.created_at[:10]}; seeds {', '.join(map(str, study.origin.seeds))}."
+    seeds = ", ".join(map(str, study.origin.seeds))
+    made = f"Measured {study.origin.created_at[:10]}; {'seeds' if len(study.origin.seeds) > 1 else 'seed'} {seeds}."
     links = {
         "results": "Results",
         "differences": "Differences",
@@ -123,7 +125,7 @@ def _header(study: Study, title: str) -> Html:
     return element(
         "header",
         element("h1", title),
-        paragraph(f"{told}. {made}", class_="lead"),
+        paragraph(f"{told}. {made}".replace("-", "\N{NON-BREAKING HYPHEN}"), class_="lead"),
         *(paragraph(note, class_="notice") for note in [*notes, *study.origin.notes]),
         nav,
     )
@@ -281,7 +283,8 @@ def _difference_charts(study: Study) -> Iterable[Chart]:
             mine = [
                 one for one in study.differences if (one.protocol, one.targets, one.name) == (protocol, "all", name)
             ]
-            against = [one for one in mine if one.against not in TOWERS]
+            # Popularity lies so far off that the others would be dots on each other.
+            against = [one for one in mine if one.against not in (*TOWERS, "popularity")]
             if against:
                 title = f"{palette.metric(name)}, tower less baseline, {protocol}"
                 yield charts.forest(_chart_name("difference", protocol, name), title, against)
@@ -381,8 +384,8 @@ def _slice_groups(study: Study) -> dict[tuple[str, str, str], list[Any]]:
 def _slice_charts(study: Study) -> Iterable[Chart]:
     shown = _slice_systems(study)
     for (protocol, by, name), parts in _slice_groups(study).items():
-        mine = [part for part in parts if part.figure.system in shown]
-        if mine:
+        mine = [part for part in parts if part.figure.system in shown and part.figure.n >= _LEAST_IN_SLICE]
+        if protocol in _SLICED and len({part.label for part in mine}) > 1:
             title = f"{palette.metric(name)} by {by}, {protocol}"
             yield charts.slices(_chart_name("slice", protocol, by, name), title, mine)
 
@@ -413,7 +416,9 @@ def _slices(study: Study, drawn: dict[str, Chart]) -> Html:
         "Where it is good and where it is not",
         paragraph(
             "The same figure for some of the people, or of the targets. Slices are small: read the interval before "
-            "the dot. Cold targets are films that nobody had an event on in training."
+            "the dot. Popularity tenths are of all events: 1 is the few films that take the first tenth. Cold targets "
+            "are films without an event in training. Charts leave out slices of fewer than "
+            f"{_LEAST_IN_SLICE} people; the tables have them."
         ),
         _side_by_side(drawn, [name for name in drawn if name.startswith("slice-")]),
         details("Slices in figures, every system", *tables),

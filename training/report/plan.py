@@ -77,7 +77,7 @@ def orders(scope: Scope) -> list[Order]:
 
 def _orders(scope: Scope) -> Iterator[Order]:
     for protocol in scope.protocols:
-        folds = range(FOLDS if protocol == "users" else 1)
+        folds = range(FOLDS if protocol == "users" and not scope.quick else 1)
         for fold in folds:
             yield Order(protocol, fold, BASELINES, 0, scope.quick)
         for seed in range(scope.seeds):

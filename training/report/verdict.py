@@ -46,7 +46,7 @@ def baselines(study: Study) -> list[str]:
 
 def number(value: float) -> str:
     """Writes a share of 1 with three digits: .128, 1.000."""
-    text = f"{value:.3f}"
+    text = f"{value:.3f}".replace("-", "−")
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
