@@ -37,15 +37,16 @@ class Factors:
     """
 
     def __init__(self, watched_UN: Sparse, config: FactorConfig) -> None:
-        self._model = AlternatingLeastSquares(
-            factors=config.factors,
-            regularization=config.regularization,
-            alpha=config.alpha,
-            iterations=config.iterations,
-            num_threads=config.threads,
-            random_state=0,
-        )
+        # The library warns of, and suffers from, a BLAS with threads of its own.
         with threadpool_limits(1, "blas"):
+            self._model = AlternatingLeastSquares(
+                factors=config.factors,
+                regularization=config.regularization,
+                alpha=config.alpha,
+                iterations=config.iterations,
+                num_threads=config.threads,
+                random_state=0,
+            )
             self._model.fit(sparse.csr_matrix(watched_UN), show_progress=False)
 
     def scores(self, queries: Queries) -> Floats:
