@@ -249,7 +249,7 @@ def _held_out(log: EventLog, draw_E: Hashes) -> Mask:
 
 def _first_events(log: EventLog) -> tuple[Mask, Int64s]:
     """Marks each person's first event on a movie, and numbers (person, movie) pairs, both [E]."""
-    pairs = log.users * (int(log.items.max(initial=0)) + 1) + log.items
+    pairs = log.users.astype(np.int64) * (int(log.items.max(initial=0)) + 1) + log.items
     _, first, number = np.unique(pairs, return_index=True, return_inverse=True)
     first_E = np.zeros(log.size, bool)
     first_E[first] = True
