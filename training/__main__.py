@@ -98,11 +98,11 @@ def _summarise(console: Console, bundle: Bundle, timings_s: dict[str, float], si
         table.add_column(heading, justify="right", no_wrap=True)
     metrics = list(bundle.report().metrics)
     for targets, suffix in (("all", ""), ("liked", ", liked")):
-        for system in dict.fromkeys(metric.system for metric in metrics):
+        for system in dict.fromkeys(metric.system for metric in metrics if metric.name in _SHOWN):
             table.add_row(system + suffix, *(_cell(metrics, system, targets, name) for name in _SHOWN))
     console.print(table)
     if not any(metric.system == "ease" for metric in metrics):
-        console.print("EASE was left out: the data are too large for it (training/evaluate.py, EASE_CELLS)")
+        console.print("EASE was left out: the data are too large for it (training/baselines/ease.py, LARGEST_SIDE)")
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timings_s.items())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_mb = peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)  # bytes there, kilobytes elsewhere

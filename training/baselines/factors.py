@@ -17,7 +17,7 @@ from training.baselines.interactions import Sparse, history
 from training.split import Queries
 
 # Fitting all sizes to so many takes minutes.
-LARGEST_EVENTS = 3_000_000
+LARGEST_EVENTS = 2_000_000
 
 
 class FactorConfig(NamedTuple):

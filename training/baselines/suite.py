@@ -113,9 +113,7 @@ _QUICK: dict[str, _Baseline] = {
 _ALL: dict[str, _Baseline] = {
     "popularity": _POPULARITY,
     "item_knn": _Baseline(_neighbours, {"shrinkage": (0.0, 20.0), "neighbours": (20.0, 50.0, 100.0)}),
-    "ials": _Baseline(
-        _factors, {"factors": (32.0, 64.0, 128.0), "regularization": (3.0, 10.0, 30.0), "alpha": (2.0, 5.0)}
-    ),
+    "ials": _Baseline(_factors, {"factors": (64.0, 128.0, 256.0), "regularization": (10.0, 30.0), "alpha": (2.0, 5.0)}),
     "ease": _Baseline(_ease, {"penalty": (10.0, *_PENALTIES, 3000.0)}),
     "recency_ease": _Baseline(
         _recency_ease, {"penalty": _PENALTIES, "half_life": (2.0, 5.0, 10.0, 20.0, 50.0, math.inf)}
