@@ -73,7 +73,7 @@ def run(options: argparse.Namespace, console: Console) -> Written:
 
 def scope_of(options: argparse.Namespace) -> Scope:
     """Reads how much is to be measured; raises ConfigError where that cannot be."""
-    seeds = 1 if options.quick and options.seeds == 3 else options.seeds
+    seeds = 1 if options.quick else options.seeds
     scope = Scope(_names(options.protocols), _names(options.towers), seeds, options.quick)
     scope.check()
     if options.jobs < 1:
@@ -142,8 +142,8 @@ def command_of(options: argparse.Namespace) -> str:
     """Writes the command that makes the same page."""
     words = ["python", "-m", "training.report", "--data", options.data, "--out", options.out]
     words += ["--columns", options.columns] if options.columns else []
-    words += ["--seeds", options.seeds, "--protocols", options.protocols, "--towers", options.towers]
-    words += ["--quick"] if options.quick else []
+    words += ["--quick"] if options.quick else ["--seeds", options.seeds]
+    words += ["--protocols", options.protocols, "--towers", options.towers]
     return shlex.join(map(str, words))
 
 

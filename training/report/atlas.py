@@ -20,7 +20,7 @@ MOST, LABELS = 1500, 90
 _SIZE_IN = (11.0, 8.0)
 _FEWEST_FOR_TSNE = 60
 _DOTS_PT = (2.6, 3.8, 5.2, 6.6, 8.2)
-_FONT_PT, _GAP_PX, _DPI = 8.6, 3.0, 72.0
+_FONT_PT, _GAP_PX = 8.6, 6.0
 # Where a label may stand, as (horizontal, vertical) of its anchor: right of its point first.
 _PLACES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
@@ -62,8 +62,8 @@ def _principal(vectors_ND: Doubles) -> Doubles:
 
 
 def main_genre(film: Film) -> str:
-    """Names the genre that a film is coloured by: its first that is not "other" to the map."""
-    return next((genre for genre in film.genres if genre in palette.GENRES), "other")
+    """Names the genre that a film is coloured by: the most telling one of its own."""
+    return next((genre for genre in palette.GENRES if genre in film.genres), "other")
 
 
 @styled

@@ -76,10 +76,7 @@ def _places(runs: Path, scope: Scope, fingerprint: str) -> dict[Order, Path]:
     """Finds the latest result of each run of the scope on this data."""
     found: dict[Order, tuple[str, Path]] = {}
     for place in sorted(runs.glob("*-*")):
-        try:
-            about = read_about(place)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{place}: is no run's result ({error}); remove it, and run the command again") from error
+        about = read_about(place)
         latest = found.get(about.order, ("", place))[0]
         if about.fingerprint == fingerprint and about.finished_at >= latest:
             found[about.order] = about.finished_at, place
@@ -175,9 +172,10 @@ def _samples(record: PerQuery | None, tower: str, data: Dataset) -> list[Sample]
         return []
     queries = splits(data, spec_of(TowerConfig()), "last")[0].test
     hashes = queries.hashes(data.user_ids, data.movie_ids)
-    place = {query: row for row, query in enumerate(record.queries.tolist())}
-    measured = np.array([query for query, name in enumerate(hashes.tolist()) if name in place], np.int64)
-    rows = np.array([place[hashes.tolist()[query]] for query in measured], np.int64)
+    place = {name: row for row, name in enumerate(record.queries.tolist())}
+    rows_Q = np.array([place.get(name, -1) for name in hashes.tolist()], np.int64)
+    measured = np.flatnonzero(rows_Q >= 0).astype(np.int64)
+    rows = rows_Q[measured]
     lists = {
         system: record.tops[Run(system, 0)][rows]
         for system in (tower, "ease", "popularity")

@@ -249,14 +249,21 @@ def _result_table(study: Study, protocol: str, targets: str) -> Html:
 
 
 def _figure_table(study: Study, protocol: str, targets: str, names: Sequence[str], caption: str) -> Html:
-    columns = [[study.figure(system, protocol, targets, name) for system in study.systems] for name in names]
+    systems = _ranked(study, protocol, targets)
+    columns = [[study.figure(system, protocol, targets, name) for system in systems] for name in names]
     best = [max((one.value for one in column if one), default=0.0) for column in columns]
     rows = []
-    for place, system in enumerate(study.systems):
+    for place, system in enumerate(systems):
         cells = [_cell(column[place], top) for column, top in zip(columns, best, strict=True)]
-        if any(column[place] for column in columns):
-            rows.append([_system(system, study), *cells])
+        rows.append([_system(system, study), *cells])
     return table(caption, ["system", *map(palette.metric, names)], rows)
+
+
+def _ranked(study: Study, protocol: str, targets: str) -> list[str]:
+    """Lists the systems that were measured, by the protocol's first figure."""
+    first = {one: study.figure(one, protocol, targets, _SHOWN[protocol][0]) for one in study.systems}
+    found = {system: figure.value for system, figure in first.items() if figure is not None}
+    return sorted(found, key=lambda system: -found[system])
 
 
 def _cell(figure: bundle_pb2.Metric | None, best: float) -> Html:
@@ -434,7 +441,7 @@ def _beyond(study: Study) -> Html:
         if names:
             rows = [
                 [_system(system, study), *(_plain(study.figure(system, protocol, "all", name)) for name in names)]
-                for system in study.systems
+                for system in _ranked(study, protocol, "all")
             ]
             tables.append(
                 table(f"{protocol}: what is shown, of each system", ["system", *map(palette.metric, names)], rows)
@@ -458,16 +465,14 @@ def _index(study: Study) -> list[Html]:
     least = min(one.value for one in study.ann)
     return [
         paragraph(
-            f"The index of the bundle finds {_percent(least)} of the {study.ann[0].name.partition('@')[2]} movies that "
-            f"an exact comparison finds, in the worst of {len(study.ann)} bundles."
+            f"The index finds {_percent(least)} of the {study.ann[0].name.partition('@')[2]} movies that an exact "
+            f"comparison with all vectors finds: the least of {len(study.ann)} bundles measured."
         )
     ]
 
 
 def _plain(figure: bundle_pb2.Metric | None) -> str:
-    if figure is None:
-        return "–"
-    return number(figure.value) if abs(figure.value) < 1 else f"{figure.value:.2f}"
+    return "–" if figure is None else f"{figure.value:.3f}".replace("-", "−")
 
 
 def _map(study: Study, drawn: dict[str, Chart]) -> Html:
@@ -565,7 +570,10 @@ def _origin(study: Study) -> Html:
         "Where this comes from",
         element("dl", *listed),
         details("Configuration of each system", *settings),
-        table("Seconds that each part took, one thread each", ["part", "seconds"], seconds),
+        details(
+            f"Seconds that each part took: {sum(study.timings_s.values()):,.0f} in all",
+            table("Seconds of one thread, added up over folds and seeds", ["part", "seconds"], seconds),
+        ),
     )
 
 

@@ -47,16 +47,17 @@ SYSTEMS = {
 }
 _OTHER = Colour("#50606f", "#9db0c2")
 
+# The more telling first: a film has the colour of the first of its genres in this order.
 GENRES = {
-    "Drama": Colour("#3f6fb5", "#7fa9ec"),
-    "Comedy": Colour("#c98a00", "#f1bf4d"),
-    "Action": Colour("#c23b3b", "#f58080"),
+    "Documentary": Colour("#7d6a4b", "#c4ae88"),
+    "Animation": Colour("#d2649a", "#ff9fce"),
+    "Horror": Colour("#7a2d8f", "#cf86e6"),
+    "Sci-Fi": Colour("#138aa8", "#5ccbe8"),
     "Crime": Colour("#565f6b", "#9aa5b3"),
     "Adventure": Colour("#2f8f6b", "#66cfa8"),
-    "Horror": Colour("#7a2d8f", "#cf86e6"),
-    "Animation": Colour("#d2649a", "#ff9fce"),
-    "Documentary": Colour("#7d6a4b", "#c4ae88"),
-    "Sci-Fi": Colour("#138aa8", "#5ccbe8"),
+    "Action": Colour("#c23b3b", "#f58080"),
+    "Comedy": Colour("#c98a00", "#f1bf4d"),
+    "Drama": Colour("#3f6fb5", "#7fa9ec"),
     "other": Colour("#9a9890", "#7d8088"),
 }
 

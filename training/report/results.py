@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from marquee.bundle.format import sync_folder
+from marquee.bundle.format import sha256_of, sync_folder
 from marquee.bundle.v1 import bundle_pb2
 from marquee.errors import DataError
 from marquee.features import Floats
@@ -61,9 +61,11 @@ def write_result(result: Result, place: Path) -> None:
     folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=place.parent))
     try:
         write_records(folder / _RECORDS, result.record)
-        (folder / _ABOUT).write_text(json.dumps(as_json(result.about), indent=1) + "\n", "utf-8")
         if result.vectors_ND is not None:
             np.save(folder / _VECTORS, result.vectors_ND)
+        sums = {path.name: sha256_of(path) for path in folder.iterdir()}
+        told = {"sha256": sums, "about": as_json(result.about)}
+        (folder / _ABOUT).write_text(json.dumps(told, indent=1) + "\n", "utf-8")
         sync_folder(folder, [path.name for path in folder.iterdir()])
         if not place.exists():
             os.rename(folder, place)
@@ -72,25 +74,33 @@ def write_result(result: Result, place: Path) -> None:
 
 
 def read_result(place: Path) -> Result:
-    """Reads a result; raises DataError where it is not one."""
-    try:
-        vectors = place / _VECTORS
-        vectors_ND = np.load(vectors) if vectors.exists() else None
-        return Result(read_about(place), read_records(place / _RECORDS), vectors_ND)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{place}: cannot be read as a run's result ({error}); remove it, and run the command again"
-        ) from error
+    """Reads a result; raises DataError where it is not one, or not what was written."""
+    about, sums = _told(place)
+    for name, sha256 in sums.items():
+        if not (place / name).is_file() or sha256_of(place / name) != sha256:
+            raise DataError(f"{place / name} is not what the run wrote; remove {place}, and run the command again")
+    vectors_ND = np.load(place / _VECTORS) if _VECTORS in sums else None
+    return Result(about, read_records(place / _RECORDS), vectors_ND)
 
 
 def read_about(place: Path) -> About:
-    """Reads what is told of a run."""
-    told = json.loads((place / _ABOUT).read_text("utf-8"))
-    told["order"] = Order(**told["order"])
-    told["passes"] = [Pass(**{name: _number(value) for name, value in one.items()}) for one in told["passes"]]
-    told["validation"] = {system: _number(value) for system, value in told["validation"].items()}
-    told["ann"] = [bundle_pb2.Metric(**one) for one in told["ann"]]
-    return About(**told)
+    """Reads what is told of a run; raises DataError where nothing is."""
+    return _told(place)[0]
+
+
+def _told(place: Path) -> tuple[About, dict[str, str]]:
+    try:
+        stored = json.loads((place / _ABOUT).read_text("utf-8"))
+        about = stored["about"]
+        about["order"] = Order(**about["order"])
+        about["passes"] = [Pass(**{name: _number(value) for name, value in one.items()}) for one in about["passes"]]
+        about["validation"] = {system: _number(value) for system, value in about["validation"].items()}
+        about["ann"] = [bundle_pb2.Metric(**one) for one in about["ann"]]
+        return About(**about), stored["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{place / _ABOUT} tells of no run ({error}); remove {place}, and run the command again"
+        ) from error
 
 
 def _number(value: float | None) -> float:
