@@ -138,39 +138,56 @@ def fit_baselines(movies: int, split: Split, suite: str = "quick", threads: int 
 
     Without validation queries the middle of each grid is taken.
     """
+    tuned = _tune(movies, split, suite, threads)
+    whole = _data(split.fit, movies, threads)
+    for system, (settings, ndcg) in tuned.items():
+        _, scorer = next(SUITES[suite][system].candidates(whole, _only(settings)))
+        yield Fitted(system, settings, ndcg, scorer)
+
+
+def _tune(movies: int, split: Split, suite: str, threads: int) -> dict[str, tuple[Settings, float]]:
+    _check_suite(suite)
+    train, validation = _data(split.train, movies, threads), split.validation.sample(_TUNING_QUERIES)
+    tuned: dict[str, tuple[Settings, float]] = {}
+    for system, baseline in SUITES[suite].items():
+        if not _too_large(system, split.fit, movies):
+            earlier = _only(tuned[baseline.after][0]) if baseline.after else {}
+            grid = {**earlier, **baseline.grid}
+            tuned[system] = _tuned(baseline.candidates, grid, train, validation, TUNED_AT[split.protocol])
+    return tuned
+
+
+def _data(log: EventLog, movies: int, threads: int) -> _Data:
+    return _Data(log, movies, watched(log, movies), threads)
+
+
+def _only(settings: Settings) -> Grid:
+    return {name: (value,) for name, value in settings.items()}
+
+
+def _check_suite(suite: str) -> None:
     if suite not in SUITES:
         raise ConfigError(f"baselines is {suite!r}; it must be one of {', '.join(SUITES)}")
-    train = _Data(split.train, movies, watched(split.train, movies), threads)
-    whole = _Data(split.fit, movies, watched(split.fit, movies), threads)
-    validation = split.validation.sample(_TUNING_QUERIES)
-    chosen: dict[str, Grid] = {}
-    for system, baseline in SUITES[suite].items():
-        if not _too_large(system, whole):
-            grid = {**chosen.get(baseline.after, {}), **baseline.grid}
-            settings, ndcg = _tuned(baseline.candidates, grid, train, validation, TUNED_AT[split.protocol])
-            chosen[system] = {name: (value,) for name, value in settings.items()}
-            _, scorer = next(baseline.candidates(whole, chosen[system]))
-            yield Fitted(system, settings, ndcg, scorer)
 
 
 def left_out(movies: int, split: Split, suite: str = "quick") -> list[str]:
     """Says in a sentence each which baselines the data are too large for."""
-    whole = _Data(split.fit, movies, watched(split.fit, movies), 1)
-    return [text for system in SUITES[suite] if (text := _too_large(system, whole))]
+    _check_suite(suite)
+    return [text for system in SUITES[suite] if (text := _too_large(system, split.fit, movies))]
 
 
-def _too_large(system: str, data: _Data) -> str:
-    people, movies = data.watched_UN.shape
-    if system == "ials" and data.log.size > factors.LARGEST_EVENTS:
-        return f"{system} was left out: {data.log.size:,} events, of at most {factors.LARGEST_EVENTS:,}"
+def _too_large(system: str, log: EventLog, movies: int) -> str:
+    people = int(np.count_nonzero(np.diff(log.starts)))
+    if system == "ials" and log.size > factors.LARGEST_EVENTS:
+        return f"{system} was left out: {log.size:,} events, of at most {factors.LARGEST_EVENTS:,}"
     if "ease" in system and min(people, movies) > ease.LARGEST_SIDE:
         return (
             f"{system} was left out: {people:,} people and {movies:,} movies, of which one must not pass "
             f"{ease.LARGEST_SIDE:,}"
         )
-    if system == "item_knn" and pairs_of(data.log) > neighbours.LARGEST_WORK:
+    if system == "item_knn" and pairs_of(log) > neighbours.LARGEST_WORK:
         return (
-            f"{system} was left out: {pairs_of(data.log):.1e} pairs of events of one person, of at most "
+            f"{system} was left out: {pairs_of(log):.1e} pairs of events of one person, of at most "
             f"{neighbours.LARGEST_WORK:.0e}"
         )
     return ""
