@@ -96,7 +96,10 @@ def study(**changes: object) -> Study:
             Neighbours(film, [(near, 0.9 - 0.05 * n) for n, near in enumerate(films(30)[-6:])]) for film in films(6)
         ],
         samples=_samples(),
-        settings={"pooled": {"tower": {"dimension": 64, "half_lives": [2.0, 8.0]}, "training": {"seed": 0}}},
+        settings={
+            "ease": {"last": {"penalty": 100.0}, "users": {"penalty": 300.0}},
+            "pooled": {"tower": {"dimension": 64, "half_lives": [2.0, 8.0]}, "training": {"seed": 0}},
+        },
         timings_s={"last pooled: train": 51.23, "last pooled: export and evaluate": 9.5},
         ann=[
             bundle_pb2.Metric(system="index", protocol="last", targets="all", name="ann_recall@100", value=1.0, n=600)

@@ -200,6 +200,11 @@ def test_the_summary_has_every_figure_of_the_page(written: Written) -> None:
     assert len(summary["map"]["films"]) == len(summary["map"]["xy_N2"]) == 400
 
 
+def test_the_configuration_is_told_knob_by_knob(text: str) -> None:
+    assert '<th scope="row" class="text">tower.half_lives</th><td class="number">2, 8</td>' in text
+    assert re.search(r'EASE</th><td class="text">users</td><td class="text">penalty 300</td>', text)
+
+
 def test_pictures_lie_beside_the_page(written: Written) -> None:
     names = {path.name for path in written.pictures}
     assert {"map.png", "last-all-recall-10.png", "learning-loss-sequence.png"} <= names

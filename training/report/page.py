@@ -563,13 +563,13 @@ def _origin(study: Study) -> Html:
         "made": origin.created_at,
     }
     listed = [joined([element("dt", name), element("dd", told)]) for name, told in facts.items()]
-    settings = [_settings_table(name, one) for name, one in study.settings.items()]
+    towers = [_settings_table(name, study.settings[name]) for name in TOWERS if name in study.settings]
     seconds = [[part, f"{seconds:,.1f}"] for part, seconds in study.timings_s.items()]
     return section(
         "origin",
         "Where this comes from",
         element("dl", *listed),
-        details("Configuration of each system", *settings),
+        details("Configuration of each system", *towers, _chosen_table(study)),
         details(
             f"Seconds that each part took: {sum(study.timings_s.values()):,.0f} in all",
             table("Seconds of one thread, added up over folds and seeds", ["part", "seconds"], seconds),
@@ -582,6 +582,16 @@ def _settings_table(name: str, settings: dict[str, Any]) -> Html:
     return table(palette.system(name).label, ["setting", "value"], rows)
 
 
+def _chosen_table(study: Study) -> Html:
+    rows = [
+        [_swatched(system), protocol, _setting(chosen)]
+        for system, by_protocol in study.settings.items()
+        if system not in TOWERS
+        for protocol, chosen in by_protocol.items()
+    ]
+    return table("What validation chose for the baselines", ["system", "protocol", "settings"], rows, text_columns=3)
+
+
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in settings.items():
@@ -590,6 +600,8 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _setting(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {_setting(one)}" for name, one in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_setting, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
