@@ -101,13 +101,21 @@ def top_k(scores_QN: Floats, seen_QN: Mask, k: int) -> Int64s:
     scores_QN = np.where(seen_QN, -np.inf, scores_QN)
     k = min(k, scores_QN.shape[1])
     least_Q1 = -np.partition(-scores_QN, k - 1, axis=1)[:, k - 1 : k]
-    above_QN, tied_QN = scores_QN > least_Q1, scores_QN == least_Q1
-    wanted_Q1 = k - np.count_nonzero(above_QN, axis=1, keepdims=True)
-    chosen_QN = above_QN | (tied_QN & (np.cumsum(tied_QN, axis=1) <= wanted_Q1))
+    chosen_QN = scores_QN >= least_Q1
+    tied = np.flatnonzero(np.count_nonzero(chosen_QN, axis=1) > k)
+    chosen_QN[tied] = _first_of_ties(scores_QN[tied], least_Q1[tied], k)
     nearest_QK = np.nonzero(chosen_QN)[1].reshape(-1, k)
     order_QK = np.argsort(-np.take_along_axis(scores_QN, nearest_QK, axis=1), axis=1, kind="stable")
     ranked_QK = np.take_along_axis(nearest_QK, order_QK, axis=1)
     return np.where(np.isneginf(np.take_along_axis(scores_QN, ranked_QK, axis=1)), -1, ranked_QK)
+
+
+def _first_of_ties(scores_QN: Floats, least_Q1: Floats, k: int) -> Mask:
+    """Marks the first k of each row, [Q, N], where more than fit score as the k-th does."""
+    above_QN, tied_QN = scores_QN > least_Q1, scores_QN == least_Q1
+    wanted_Q1 = k - np.count_nonzero(above_QN, axis=1, keepdims=True)
+    first_QN: Mask = above_QN | (tied_QN & (np.cumsum(tied_QN, axis=1) <= wanted_Q1))
+    return first_QN
 
 
 def interval(values_Q: Doubles) -> tuple[float, float]:

@@ -22,7 +22,8 @@ LIST_LENGTH = 100
 # NDCG at this length is what is tuned for: one target is wanted early, a fifth of somebody's movies anywhere.
 TUNED_AT = {"last": 10, "users": 100, "time": 100}
 _TUNING_QUERIES = 2000
-_CHUNK = 512
+# So many scores are held at once, of at most so many queries.
+_CELLS, _QUERIES = 5_000_000, 512
 
 Settings = dict[str, float]
 Grid = Mapping[str, tuple[float, ...]]
@@ -213,8 +214,9 @@ def _ndcg(scorer: Scorer, queries: Queries, movies: int, k: int) -> float:
 def ranked(scorer: Scorer, queries: Queries, movies: int, length: int = LIST_LENGTH) -> Int64s:
     """Ranks the catalogue for each query, without what its history holds; items [Q, K], -1 where none are left."""
     items_QK = np.full((queries.size, length), -1, np.int64)
-    for start in range(0, queries.size, _CHUNK):
-        part = queries.part(slice(start, start + _CHUNK))
+    some = max(1, min(_QUERIES, _CELLS // max(movies, 1)))
+    for start in range(0, queries.size, some):
+        part = queries.part(slice(start, start + some))
         found = top_k(scorer.scores(part), part.seen(movies), length)
         items_QK[start : start + part.size, : found.shape[1]] = found
     return items_QK
