@@ -1,6 +1,6 @@
 """Training examples from flat event arrays: no Python object per event.
 
-Letters: E events, U people, B targets in a batch, L history length.
+Letters: E events, U people, B targets in a batch, W stretches of histories, L history length, C candidates, N movies.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from marquee.features import (
 from training.data import Dataset
 
 Mask = npt.NDArray[np.bool_]
+
+_MINUTE_MS, _DAY_MS, _TEN_YEARS_MS = 60e3, 86.4e6, 3.2e11
 
 
 class EventLog(NamedTuple):
@@ -107,22 +109,109 @@ def histories(
     that the tower learns to read those.
     """
     starts = log.starts[log.users[ends] if users is None else users]
-    longest = int(min(spec.max_history, np.max(ends - starts, initial=1)))
-    at_BL = ends[:, None] - 1 - np.arange(max(longest, 1))
+    starts = np.maximum(starts, ends - spec.max_history)
+    at_BL, real_BL = newest_first(starts, ends)
+    ages_BL = age_buckets(log.times_ms[at_BL], as_of_ms[:, None], spec)
+    return _input(log, at_BL, real_BL, ages_BL, rng)
+
+
+def newest_first(starts: Int64s, ends: Int64s) -> tuple[Int64s, Mask]:
+    """Lists positions from `ends[i] - 1` down to `starts[i]`, and marks those that are no padding, both [B, L]."""
+    at_BL = ends[:, None] - 1 - np.arange(max(int(np.max(ends - starts, initial=1)), 1))
     real_BL = at_BL >= starts[:, None]
-    at_BL = np.where(real_BL, at_BL, 0)
-    rows_BL = log.items[at_BL]
+    return np.where(real_BL, at_BL, 0), real_BL
+
+
+def _input(
+    log: EventLog, at_BL: Int64s, real_BL: Mask, ages_BL: Int64s, rng: np.random.Generator | None
+) -> TowerInput:
     kinds_BL = log.kinds[at_BL]
     values_BL = log.values[at_BL]
     if rng is not None:
         kinds_BL = _vary_kinds(kinds_BL, values_BL, rng)
     return TowerInput(
-        rows=np.where(real_BL, rows_BL, 0),
+        rows=np.where(real_BL, log.items[at_BL], 0),
         ratings=np.where(real_BL, rating_signal(kinds_BL, values_BL), 0).astype(np.float32),
-        ages=np.where(real_BL, age_buckets(log.times_ms[at_BL], as_of_ms[:, None], spec), 0),
+        ages=np.where(real_BL, ages_BL, 0),
         gaps=np.where(real_BL, log.gaps[at_BL], 0),
         kinds=np.where(real_BL, kinds_BL, 0),
     )
+
+
+class Windows(NamedTuple):
+    """Holds W stretches of histories for training at every position; all arrays are [W, L].
+
+    The state after input event (w, l) is to find the movie `targets[w, l]` of the event after it; `ages` of the inputs
+    count to that moment. `asked` marks positions that have an eligible target.
+    """
+
+    inputs: TowerInput
+    targets: Int64s
+    users: Int64s
+    asked: Mask
+
+
+def window_bounds(log: EventLog, length: int, rng: np.random.Generator) -> tuple[Int64s, Int64s]:
+    """Cuts every history into stretches of at most `length` + 1 events, each beginning with the last of the one before.
+
+    Where the first cut falls is drawn, so that another epoch cuts elsewhere. Returns starts and ends [W].
+    """
+    counts_U = np.diff(log.starts)
+    first_U = np.where(counts_U > length + 1, rng.integers(1, length + 1, len(counts_U)), length)
+    parts_U = np.where(counts_U > 1, 1 + np.maximum(counts_U - 2 - first_U + length, 0) // length, 0)
+    users = np.repeat(np.arange(len(counts_U)), parts_U)
+    number = np.arange(len(users)) - np.repeat(np.cumsum(parts_U) - parts_U, parts_U)
+    starts = log.starts[users] + np.where(number == 0, 0, first_U[users] + (number - 1) * length)
+    ends = np.minimum(log.starts[users] + first_U[users] + number * length + 1, log.starts[users + 1])
+    return starts, ends
+
+
+def windows(
+    log: EventLog,
+    eligible_E: Mask,
+    starts: Int64s,
+    ends: Int64s,
+    spec: bundle_pb2.FeatureSpec,
+    rng: np.random.Generator,
+) -> Windows:
+    """Builds stretches for training from `starts[w]` to `ends[w]`, whose last event is a target only."""
+    at_WL, real_WL = newest_first(starts, ends - 1)
+    as_of_WL = delayed(log.times_ms[at_WL + 1], rng)
+    ages_WL = age_buckets(log.times_ms[at_WL], as_of_WL, spec)
+    inputs = _input(log, at_WL, real_WL, ages_WL, rng)
+    return Windows(inputs, log.items[at_WL + 1], log.users[starts], real_WL & eligible_E[at_WL + 1])
+
+
+class Hidden(NamedTuple):
+    """Holds B people with a part of their history hidden: what is left as input, and [B, N] marks of both parts."""
+
+    inputs: TowerInput
+    left_BN: Mask
+    hidden_BN: Mask
+
+
+def hide(
+    log: EventLog,
+    eligible_E: Mask,
+    users: Int64s,
+    movies: int,
+    spec: bundle_pb2.FeatureSpec,
+    rng: np.random.Generator,
+) -> Hidden:
+    """Hides 20 to 80 % of the events of each person, and asks for the eligible ones by the rest, long after."""
+    lengths = log.starts[users + 1] - log.starts[users]
+    rows = np.repeat(np.arange(len(users)), lengths)
+    at = np.arange(len(rows)) + np.repeat(log.starts[users] - (np.cumsum(lengths) - lengths), lengths)
+    is_left = rng.random(len(at)) < rng.uniform(0.2, 0.8, len(users))[rows]
+    left, hidden = at[is_left], at[~is_left & eligible_E[at]]
+    columns = (log.items[left], log.kinds[left], log.values[left], log.times_ms[left])
+    kept = _log(rows[is_left], *columns, people=len(users), spec=spec)
+    as_of_ms = later(log.times_ms[log.starts[users + 1] - 1], rng)
+    inputs = histories(kept, kept.starts[1:], as_of_ms, spec, rng, users=np.arange(len(users)))
+    left_BN, hidden_BN = np.zeros((2, len(users), movies), bool)
+    left_BN[rows[is_left], log.items[left]] = True
+    hidden_BN[rows[~is_left & eligible_E[at]], log.items[hidden]] = True
+    return Hidden(inputs, left_BN, hidden_BN & ~left_BN)
 
 
 def _vary_kinds(kinds_BL: Int64s, values_BL: Floats, rng: np.random.Generator) -> Int64s:
@@ -138,8 +227,13 @@ def delayed(times_ms: Int64s, rng: np.random.Generator) -> Int64s:
 
     In training a target follows its history by seconds; a served person's newest event may be years old.
     """
-    delay_ms = np.exp(rng.uniform(np.log(60e3), np.log(3.2e11), len(times_ms))).astype(np.int64)
-    return times_ms + np.where(rng.random(len(times_ms)) < 0.5, delay_ms, 0)
+    return np.where(rng.random(times_ms.shape) < 0.5, later(times_ms, rng, _MINUTE_MS), times_ms)
+
+
+def later(times_ms: Int64s, rng: np.random.Generator, least_ms: float = _DAY_MS) -> Int64s:
+    """Moves moments later, by a time between `least_ms` and ten years, all orders of magnitude alike."""
+    delay_ms = np.exp(rng.uniform(np.log(least_ms), np.log(_TEN_YEARS_MS), times_ms.shape))
+    return times_ms + delay_ms.astype(np.int64)
 
 
 class Positives:
@@ -149,9 +243,9 @@ class Positives:
         self._log = log
         self._column = np.full(movies, -1, np.int64)
 
-    def hits(self, users_B: Int64s, items_B: Int64s) -> Mask:
-        """Marks [B, B]: off the diagonal, target j is the movie, or another movie, of person i."""
-        items, item_of_B = np.unique(items_B, return_inverse=True)
+    def hits(self, users_B: Int64s, items_C: Int64s) -> Mask:
+        """Marks [B, C]: candidate j is a movie of person i, the target itself among them."""
+        items, item_of_C = np.unique(items_C, return_inverse=True)
         users, user_of_B = np.unique(users_B, return_inverse=True)
         self._column[items] = np.arange(len(items))
         starts = self._log.starts[users]
@@ -162,7 +256,5 @@ class Positives:
         self._column[items] = -1
         watched = np.zeros((len(users), len(items)), bool)
         watched[rows[columns >= 0], columns[columns >= 0]] = True
-        # Everybody has watched their own target, so the same movie elsewhere in the batch is a hit as well.
-        hits_BB: Mask = watched[user_of_B[:, None], item_of_B[None]]
-        np.fill_diagonal(hits_BB, False)
-        return hits_BB
+        hits_BC: Mask = watched[user_of_B[:, None], item_of_C[None]]
+        return hits_BC

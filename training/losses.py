@@ -1,6 +1,8 @@
-"""Sampled softmax over in-batch negatives with the logQ correction. B targets in the batch.
+"""Softmax losses over sampled negatives with the logQ correction, and over the whole catalogue.
 
-Source: Yi et al., "Sampling-bias-corrected neural modeling for large corpus item recommendations" (RecSys 2019).
+B targets, C candidates, N movies.
+Source: Yi et al., "Sampling-bias-corrected neural modeling for large corpus item recommendations" (RecSys 2019); mixed
+negatives: Yang et al., "Mixed negative sampling for learning two-tower neural networks in recommendations" (WWW 2020).
 """
 
 from __future__ import annotations
@@ -10,32 +12,57 @@ from torch import Tensor
 
 from marquee.errors import ConfigError
 
-LOG_Q_VARIANTS = ("none", "expected", "probability")
+LOG_Q_VARIANTS = ("none", "expected", "probability", "positive_aware")
 
 
-def log_q(item_counts_N: Tensor, batch: int, variant: str) -> Tensor:
-    """Returns log Q [N] from training counts.
+def log_q(item_counts_N: Tensor, batch: int, variant: str, uniform: int = 0) -> Tensor:
+    """Returns log Q [N] of `batch` negatives drawn as often as items are targets, and `uniform` ones drawn alike.
 
-    `expected` is the expected number of times that an item stands in a batch; `probability` is the chance that it
-    stands there at all, 1 - (1 - w)^B, which saturates for items expected several times; `none` is 0.
+    `expected` is the expected number of times that an item is among them, and so for `positive_aware`; `probability` is
+    the chance that it is there at all, 1 - (1 - w)^B for the first part, which saturates for items expected several
+    times; `none` is 0.
     """
+    if variant not in LOG_Q_VARIANTS:
+        raise ConfigError(f"logq is {variant!r}; it must be one of {', '.join(LOG_Q_VARIANTS)}")
     share_N = item_counts_N.double().clamp(min=1e-9) / item_counts_N.sum()
     if variant == "none":
         return torch.zeros_like(share_N).float()
-    if variant == "expected":
-        return (share_N * batch).log().float()
-    if variant == "probability":
-        return (-torch.expm1(batch * torch.log1p(-share_N))).log().float()
-    raise ConfigError(f"logq is {variant!r}; it must be one of {', '.join(LOG_Q_VARIANTS)}")
+    drawn_N = -torch.expm1(batch * torch.log1p(-share_N)) if variant == "probability" else share_N * batch
+    return (drawn_N + uniform / len(share_N)).log().float()
 
 
-def in_batch_softmax(cosines_BB: Tensor, *, temperature: float, log_q_B: Tensor, masked_BB: Tensor) -> Tensor:
-    """Returns the mean of -log softmax of each row's diagonal.
+def sampled_softmax(
+    positive_B: Tensor,
+    negatives_BC: Tensor,
+    *,
+    log_q_B: Tensor,
+    log_q_C: Tensor,
+    masked_BC: Tensor,
+    positive_aware: bool = False,
+) -> Tensor:
+    """Returns each target's -log softmax against the candidates, [B].
 
-    `cosines_BB[i, j]` scores target j for person i. The temperature divides first and logQ is subtracted after: the
-    other order would multiply the correction by 1 / T. `masked_BB` marks accidental hits: off-diagonal targets that
-    are the row's own movie or another positive of the row's person.
+    Logits are cosines over the temperature; logQ is subtracted after the division: the other order would multiply the
+    correction by 1 / T. `masked_BC` marks accidental hits: candidates that are the row's own movie or another positive
+    of the row's person. A target without negatives loses nothing.
+
+    `positive_aware` corrects the negatives only, as the target is there for certain, and scales the loss by 1 - P(target),
+    without gradient: the gradient of the full softmax with its negatives estimated by importance sampling.
+    Source: Khrylchenko et al., "Correcting the LogQ correction" (arXiv 2507.09331).
     """
-    logits_BB = cosines_BB / temperature - log_q_B[None]
-    logits_BB = logits_BB.masked_fill(masked_BB, float("-inf"))
-    return (torch.logsumexp(logits_BB, dim=1) - logits_BB.diagonal()).mean()
+    corrected_BC = (negatives_BC - log_q_C).masked_fill(masked_BC, float("-inf"))
+    if not positive_aware:
+        own_B = positive_B - log_q_B
+        return torch.logsumexp(torch.cat([own_B[:, None], corrected_BC], dim=1), dim=1) - own_B
+    others_B = torch.logsumexp(corrected_BC, dim=1).clamp(min=-1e4)
+    weight_B = torch.sigmoid(others_B - positive_B).detach()
+    return weight_B * (others_B - positive_B)
+
+
+def full_softmax(logits_BN: Tensor, targets_BN: Tensor, excluded_BN: Tensor, share_B: Tensor) -> Tensor:
+    """Returns the cross-entropy of target distributions over the catalogue, weighted by `share_B`.
+
+    Rows of `targets_BN` sum to 1; `excluded_BN` marks what cannot be shown: the history, and untrained movies.
+    """
+    log_p_BN = torch.log_softmax(logits_BN.masked_fill(excluded_BN, -1e4), dim=1)
+    return -(share_B * (targets_BN * log_p_BN).sum(dim=1)).sum()

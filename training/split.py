@@ -324,6 +324,17 @@ def _queries(
     return Queries(history, users, ends, as_of_ms, log.items[positions], offsets, liked_T)
 
 
+def liked_events(log: EventLog) -> Mask:
+    """Marks events of at least 4 stars, or at least the mean of the person's earlier ones, [E]."""
+    starts = log.starts[log.users]
+    stars = rating_signal(log.kinds, log.values) * 2.0 + 3.0
+    sums = np.concatenate([[0.0], np.cumsum(stars, dtype=np.float64)])
+    at = np.arange(log.size)
+    means = (sums[at] - sums[starts]) / np.maximum(at - starts, 1)
+    liked: Mask = (stars >= LIKED_STARS) | (stars >= means)
+    return liked
+
+
 def _eligible(log: EventLog) -> Mask:
     eligible_E = np.zeros(log.size, bool)
     eligible_E[log.eligible()] = True

@@ -1,69 +1,40 @@
 """Trains the towers: one page, in the order things happen.
 
-B targets in a batch, L history length, N movies, D dimension.
+B people (or queries) in a batch, L history length, N movies, D dimension.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that everyone uses
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
 from marquee.bundle.v1 import bundle_pb2
-from marquee.errors import ConfigError, DataError
-from marquee.features import Int64s, TowerInput, content_ids, feature_spec
-from training.batches import EventLog, Positives, delayed, histories
+from marquee.errors import DataError
+from marquee.features import Int64s, content_ids, feature_spec
+from training import linear
+from training.batches import EventLog
+from training.checkpoint import Checkpoints, restore, section, training_tensors
+from training.config import TrainConfig
 from training.data import Dataset
-from training.losses import LOG_Q_VARIANTS, in_batch_softmax, log_q
-from training.metrics import ndcg_at, recall_at, top_k
+from training.metrics import Doubles, ndcg_at, recall_at, top_k
 from training.model import ContentBags, TowerConfig, TwoTower
-from training.split import Queries, Split
+from training.objectives import Hide, Negatives, Next, NextAtEvery, Objective, Table, interleaved, run_user_tower
+from training.split import Queries, Split, liked_events
 
-
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """Says how to train. The same seed, data and `threads` give the same weights, to the bit.
-
-    `batch` 0 is chosen from the number of events: large enough for negatives of every kind, small enough for a hundred
-    steps an epoch.
-    """
-
-    seed: int = 0
-    epochs: int = 8
-    patience: int = 2
-    batch: int = 0
-    learning_rate: float = 3e-3
-    temperature: float = 0.08
-    logq: str = "expected"
-    id_dropout: float = 0.1
-    empty_share: float = 0.02
-    threads: int = 2
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.patience < 1 or self.threads < 1:
-            raise ConfigError("epochs, patience and threads must be at least 1")
-        if self.batch != 0 and self.batch < 2:
-            raise ConfigError(f"batch is {self.batch}; it must be at least 2, or 0 to have it chosen")
-        if not 0 < self.learning_rate < 1 or not 0 < self.temperature <= 1:
-            raise ConfigError("learning_rate must be in (0, 1) and temperature in (0, 1]")
-        if self.logq not in LOG_Q_VARIANTS:
-            raise ConfigError(f"logq is {self.logq!r}; it must be one of {', '.join(LOG_Q_VARIANTS)}")
-        if not 0 <= self.id_dropout < 1 or not 0 <= self.empty_share < 1:
-            raise ConfigError("id_dropout and empty_share must be in [0, 1)")
-
-    def for_events(self, events: int) -> TrainConfig:
-        """Fills in what depends on the number of training events."""
-        chosen = self.batch or int(np.clip(2 ** round(math.log2(max(events, 1) / 64)), 64, 1024))
-        return replace(self, batch=max(2, min(chosen, events)))
+# The learning rate rises over so many steps, and falls to 0 along a cosine.
+_WARM_UP = 20
+_VALIDATION_QUERIES = 5000
 
 
 class Epoch(NamedTuple):
@@ -89,97 +60,123 @@ class Trained(NamedTuple):
 def spec_of(tower: TowerConfig) -> bundle_pb2.FeatureSpec:
     """Builds the feature spec of a tower."""
     return feature_spec(
-        max_history=tower.max_history,
+        max_history=tower.longest_history,
         dimension=tower.dimension,
         content_buckets=tower.content_buckets,
         max_content_tokens=tower.max_content_tokens,
     )
 
 
-def train(data: Dataset, split: Split, tower: TowerConfig, config: TrainConfig, console: Console) -> Trained:
+def train(
+    data: Dataset,
+    split: Split,
+    tower: TowerConfig,
+    config: TrainConfig,
+    console: Console,
+    checkpoints: Path | None = None,
+) -> Trained:
     """Trains until the validation NDCG@10 has not risen for `patience` epochs, and returns the best epoch's towers.
 
-    Without validation queries all epochs are run.
+    Without validation queries all epochs are run. With a folder for checkpoints, a run that was cut off goes on where it
+    was, to the same weights.
 
     Raises DataError where there is nothing to train on, or the loss stops being a number.
     """
-    examples = _examples(split.train)
-    config = config.for_events(len(examples))
+    log = split.train
+    examples = _examples(log, config)
+    config = config.for_data(tower.kind, len(examples), len(np.unique(log.users)))
     _seed_everything(config)
     rng = np.random.default_rng(config.seed)
     spec = spec_of(tower)
-    counts_N = np.bincount(split.train.items, minlength=len(data.movies))
+    counts_N = np.bincount(log.items, minlength=len(data.movies))
 
     content_NT = content_ids(data.movies, spec)
     bags = ContentBags(torch.from_numpy(content_NT))
-    model = TwoTower(tower, torch.from_numpy(counts_N > 0))
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    log_q_N = log_q(torch.from_numpy(counts_N), config.batch, config.logq)
-    positives = Positives(split.train, len(data.movies))
-    best_state, best, epochs = copy.deepcopy(model.state_dict()), 0, list[Epoch]()
+    model = TwoTower(tower, torch.from_numpy(counts_N > 0), config.temperature)
+    model.log_temperature.requires_grad_(config.learn_temperature)
+    if config.start == "linear":
+        _start_table(model, linear.start_rows(log, len(counts_N), tower.dimension, config.penalty, config.seed))
+    objectives = _objectives(log, examples, counts_N, spec, tower, config)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
+    average = copy.deepcopy(model.state_dict())
+    best_state, best, epochs = copy.deepcopy(average), 0, list[Epoch]()
+    steps_done = 0
+
+    kept = Checkpoints(checkpoints, _identity(data, split, tower, config)) if checkpoints else None
+    if kept and (found := kept.latest(lambda sentence: console.print(sentence, markup=False))):
+        restore(found.tensors, model, optimizer)
+        average, best_state = section(found.tensors, "average"), section(found.tensors, "best")
+        rng.bit_generator.state = found.state["rng"]
+        epochs, best, steps_done = [Epoch(*each) for each in found.state["epochs"]], found.state["best"], found.step
 
     with Progress(console=console, transient=True) as progress:
-        steps = len(examples) // config.batch
-        for number in range(config.epochs):
-            started, total = time.perf_counter(), 0.0
-            bar = progress.add_task(f"epoch {number + 1} of at most {config.epochs}", total=steps)
-            order = rng.permutation(examples)
-            for step in range(steps):
-                ends = order[step * config.batch : (step + 1) * config.batch]
-                items = split.train.items[ends]
-                inputs = _training_input(split.train, ends, spec, config, rng)
-                keep_N1 = torch.from_numpy(rng.random((len(data.movies), 1), np.float32) >= config.id_dropout)
-
-                rows_ND, content_rows_ND = model.table(bags, keep_N1)
-                at_B = torch.from_numpy(items)
-                vectors_BD = model.item_tower.vectors(rows_ND[at_B], content_rows_ND[at_B])
-                users_BD = _run_user_tower(model, rows_ND, inputs)
-                loss = in_batch_softmax(
-                    users_BD @ vectors_BD.T,
-                    temperature=config.temperature,
-                    log_q_B=log_q_N[at_B],
-                    masked_BB=torch.from_numpy(positives.hits(split.train.users[ends], items)),
-                )
+        for number in range(len(epochs), config.epochs):
+            if epochs and number - 1 - best >= config.patience:
+                break
+            started, losses = time.perf_counter(), list[float]()
+            batches = list(interleaved(objectives[0].batches(rng), objectives[1].batches(rng) if objectives[1:] else []))
+            bar = progress.add_task(f"epoch {number + 1} of at most {config.epochs}", total=len(batches))
+            for which, batch in batches:
+                keep_N1 = torch.from_numpy(rng.random((len(counts_N), 1), np.float32) >= config.id_dropout)
+                table = Table(*model.table(bags, keep_N1))
+                loss = objectives[which].loss(model, table, batch, rng)
                 if not torch.isfinite(loss):
-                    raise DataError(
-                        f"the loss became {loss.item()} in epoch {number + 1}, step {step + 1}: lower the learning rate"
-                    )
+                    raise DataError(_not_finite(loss.item(), number + 1, len(losses) + 1, kept))
+                for group in optimizer.param_groups:
+                    group["lr"] = config.learning_rate * _pace(steps_done, len(batches) * config.epochs)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-                total += loss.item()
+                steps_done += 1
+                _follow(average, model, min(config.average, steps_done / (steps_done + 10)))
+                losses.append(loss.item())
                 progress.advance(bar)
 
             progress.remove_task(bar)
-            recall, ndcg = validate(model, bags, split.validation, spec)
-            epochs.append(Epoch(total / steps, recall, ndcg, time.perf_counter() - started))
+            ndcg, recall = _validated(model, average, bags, split.validation, spec)
+            epochs.append(Epoch(float(np.mean(losses)), recall, ndcg, time.perf_counter() - started))
             console.print(f"epoch {number + 1:2}: {_line(epochs[-1])}", highlight=False)
-            if split.validation.size == 0 or ndcg >= epochs[best].ndcg_at_10:
-                best, best_state = number, copy.deepcopy(model.state_dict())
-            if number - best >= config.patience:
-                break
+            is_best = split.validation.size == 0 or number == 0 or ndcg > epochs[best].ndcg_at_10
+            if is_best:
+                best, best_state = number, copy.deepcopy(average)
+            if kept:
+                state = {"rng": rng.bit_generator.state, "epochs": epochs, "best": best}
+                tensors = training_tensors(model, optimizer, average=average, best=best_state)
+                kept.save(steps_done, number + 1, tensors, state, best=is_best)
 
     model.load_state_dict(best_state)
     return Trained(model.eval(), config, spec, content_NT, epochs, best)
 
 
-@torch.no_grad()
-def validate(model: TwoTower, bags: ContentBags, queries: Queries, spec: bundle_pb2.FeatureSpec) -> tuple[float, float]:
-    """Ranks the whole catalogue for each query, seen movies removed; returns mean recall@10 and NDCG@10."""
+def validate(model: TwoTower, bags: ContentBags, queries: Queries, spec: bundle_pb2.FeatureSpec) -> tuple[Doubles, Doubles]:
+    """Ranks the whole catalogue for each query, seen movies removed; returns NDCG@10 and recall@10, both [Q]."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        table = Table(*model.table(bags))
+        vectors_ND = model.item_tower.vectors(*table)
+        hits = [np.zeros((0, 10), bool)]
+        for start in range(0, queries.size, 256):
+            part = queries.part(slice(start, start + 256))
+            users_BD = run_user_tower(model, table.rows_ND, part.tower_input(spec))
+            ranked = top_k((users_BD @ vectors_ND.T).numpy(), part.seen(len(vectors_ND)), 10)
+            hits.append(part.hits(np.pad(ranked, ((0, 0), (0, 10 - ranked.shape[1])), constant_values=-1)))
+    model.train(was_training)
+    hits_QK = np.concatenate(hits)
+    return ndcg_at(hits_QK, queries.counts, 10), recall_at(hits_QK, queries.counts, 10)
+
+
+def _validated(
+    model: TwoTower, average: dict[str, Tensor], bags: ContentBags, queries: Queries, spec: bundle_pb2.FeatureSpec
+) -> tuple[float, float]:
+    """Validates the averaged weights; NaN without queries."""
     if queries.size == 0:
         return math.nan, math.nan
-    model.eval()
-    rows_ND, content_rows_ND = model.table(bags)
-    vectors_ND = model.item_tower.vectors(rows_ND, content_rows_ND)
-    hits = []
-    for start in range(0, queries.size, 512):
-        part = queries.part(slice(start, start + 512))
-        users_BD = _run_user_tower(model, rows_ND, part.tower_input(spec))
-        ranked = top_k((users_BD @ vectors_ND.T).numpy(), part.seen(len(vectors_ND)), 10)
-        hits.append(part.hits(ranked))
-    model.train()
-    hits_QK, counts_Q = np.concatenate(hits), queries.counts
-    return float(recall_at(hits_QK, counts_Q, 10).mean()), float(ndcg_at(hits_QK, counts_Q, 10).mean())
+    mean = copy.deepcopy(model)
+    mean.load_state_dict(average)
+    ndcg_Q, recall_Q = validate(mean, bags, queries.sample(_VALIDATION_QUERIES), spec)
+    return float(ndcg_Q.mean()), float(recall_Q.mean())
 
 
 def _seed_everything(config: TrainConfig) -> None:
@@ -190,30 +187,64 @@ def _seed_everything(config: TrainConfig) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _examples(log: EventLog) -> Int64s:
+def _examples(log: EventLog, config: TrainConfig) -> Int64s:
     # A person's first event is a target too: its history is empty, which is the cold start.
     examples = log.eligible()
+    if config.targets == "liked":
+        examples = examples[liked_events(log)[examples]]
     if len(examples) < 2:
         raise DataError(f"{len(examples)} events are left to train on; use data with more events a person")
     return examples
 
 
-def _training_input(
+def _start_table(model: TwoTower, rows_ND: np.ndarray) -> None:
+    with torch.no_grad():
+        model.ids.weight.copy_(torch.from_numpy(rows_ND))
+        if model.own_rows is not None:
+            model.own_rows.weight.copy_(model.ids.weight)
+
+
+def _objectives(
     log: EventLog,
-    ends: Int64s,
+    examples: Int64s,
+    counts_N: Int64s,
     spec: bundle_pb2.FeatureSpec,
+    tower: TowerConfig,
     config: TrainConfig,
-    rng: np.random.Generator,
-) -> TowerInput:
-    inputs = histories(log, ends, delayed(log.times_ms[ends], rng), spec, rng)
-    full_B1 = rng.random((len(ends), 1), np.float32) >= config.empty_share
-    return TowerInput(*(column * full_B1.astype(column.dtype) for column in inputs))
+) -> list[Objective]:
+    negatives = Negatives(log, counts_N, config)
+    kind: Callable[..., Objective] = {"pooled": Next, "sequence": NextAtEvery}[tower.kind]
+    objectives = [kind(log, examples, negatives, spec, config)]
+    if config.hide_passes:
+        teacher = linear.teacher(log, len(counts_N), config.penalty) if config.teach else None
+        objectives.append(Hide(log, examples, counts_N, teacher, spec, config))
+    return objectives
 
 
-def _run_user_tower(model: TwoTower, rows_ND: Tensor, inputs: TowerInput) -> Tensor:
-    rows_BLD = F.embedding(torch.from_numpy(inputs.rows), rows_ND)
-    vectors_BD: Tensor = model.user_tower(rows_BLD, *(torch.from_numpy(column) for column in inputs[1:]))
-    return vectors_BD
+def _pace(step: int, steps: int) -> float:
+    return min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / steps)))
+
+
+@torch.no_grad()
+def _follow(average: dict[str, Tensor], model: TwoTower, decay: float) -> None:
+    state = model.state_dict()
+    names = [name for name, tensor in state.items() if tensor.is_floating_point()]
+    torch._foreach_lerp_([average[name] for name in names], [state[name] for name in names], 1.0 - decay)
+
+
+def _identity(data: Dataset, split: Split, tower: TowerConfig, config: TrainConfig) -> dict[str, Any]:
+    return {
+        "data": data.fingerprint,
+        "split": [split.protocol, split.fold],
+        "tower": dataclasses.asdict(tower),
+        "training": dataclasses.asdict(config),
+    }
+
+
+def _not_finite(loss: float, epoch: int, step: int, kept: Checkpoints | None) -> str:
+    good = kept.newest_file() if kept else None
+    left = f"; the last good checkpoint is {good}" if good else ""
+    return f"the loss became {loss} in epoch {epoch}, step {step}: lower the learning rate{left}"
 
 
 def _line(epoch: Epoch) -> str:

@@ -1,0 +1,117 @@
+"""The pooled user tower. B people, L history length (newest event first), D dimension, H pooling heads, M = H x D."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that everyone uses
+from torch import Tensor, nn
+
+from marquee.features import AGE_EDGES_S, DISLIKED, GAP_EDGES_S, KINDS, LIKED, NOT_INTERESTED
+
+if TYPE_CHECKING:
+    from training.model import TowerConfig
+
+# Events after which a stated like, and a stated dislike, pull half as strongly: the newest like leads, dislikes last.
+SAID_HALF_LIVES = (1.0, 50.0)
+# Buckets of log2 of the number of events.
+_COUNT_BUCKETS = 15
+
+
+class BucketTable(nn.Module):
+    """Is an embedding of a few buckets, read by matrix product: its gradient costs half of nn.Embedding's."""
+
+    def __init__(self, buckets: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(buckets, width))
+
+    def forward(self, buckets: Tensor) -> Tensor:
+        """Returns the rows of bucket numbers, of the numbers' shape plus one axis."""
+        return F.one_hot(buckets, len(self.weight)).to(self.weight.dtype) @ self.weight
+
+
+class Said(nn.Module):
+    """Lets what people say (likes and dislikes, not ratings) pull the query, towards and away.
+
+    Rating data holds no such events to learn from, and whoever says so expects to see it. Training goes without the
+    pull, or it would learn to undo it.
+    """
+
+    fading_L2: Tensor
+    pull_2: Tensor
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__()
+        ranks_L1 = torch.arange(config.longest_history, dtype=torch.float32)[:, None]
+        self.register_buffer("pull_2", torch.tensor([config.like_pull, -config.dislike_pull]), persistent=False)
+        self.register_buffer("fading_L2", 0.5 ** (ranks_L1 / torch.tensor(SAID_HALF_LIVES)), persistent=False)
+
+    def weights(self, kinds_BL: Tensor) -> Tensor:
+        """Weighs events by what they say, [B, L, 2]: liked, and disliked."""
+        return self.fading_L2[: kinds_BL.shape[1]] * torch.stack([kinds_BL == LIKED, disliked(kinds_BL)], dim=2)
+
+    def pull(self, user_BD: Tensor, weights_BL2: Tensor, said_B2D: Tensor) -> Tensor:
+        """Moves queries by the rows of what was said, `said_B2D`, summed under `weights`."""
+        pull_B2 = self.pull_2 * weights_BL2.sum(dim=1).clamp(max=1.0)
+        return F.normalize(user_BD + (pull_B2[:, None] @ F.normalize(said_B2D, dim=-1))[:, 0], dim=-1)
+
+
+def disliked(kinds_BL: Tensor) -> Tensor:
+    """Marks events that say no."""
+    return (kinds_BL == DISLIKED) | (kinds_BL == NOT_INTERESTED)
+
+
+class PooledUserTower(nn.Module):
+    """Pools a history with learned recency and rating weights, then refines the pool by an MLP.
+
+    Each head starts with its own half-life in events; an infinite one weighs all events alike. How much each head
+    counts depends on how many events there are and on how long ago the newest was: right after an event the newest few
+    tell most, years later all of them do.
+    """
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__()
+        heads, dimension = len(config.half_lives), config.dimension
+        ranks = torch.arange(config.longest_history, dtype=torch.float32)
+        self.rank_logits_HL = nn.Parameter(-math.log(2.0) * ranks[None] / torch.tensor(config.half_lives)[:, None])
+        self.age_logits = BucketTable(len(AGE_EDGES_S) + 2, heads)
+        self.gap_logits = BucketTable(len(GAP_EDGES_S) + 3, heads)
+        self.kind_gain = BucketTable(KINDS, heads)
+        self.rating_gain = nn.Linear(1, heads)
+        self.count_gate = BucketTable(_COUNT_BUCKETS, heads)
+        self.age_gate = BucketTable(len(AGE_EDGES_S) + 2, heads)
+        self.mix = nn.Linear(heads * dimension, dimension, bias=False)
+        self.refine = nn.Sequential(
+            nn.Linear(heads * dimension + 1, config.hidden), nn.GELU(), nn.Linear(config.hidden, dimension)
+        )
+        self.said = Said(config)
+        nn.init.zeros_(self.rating_gain.weight)
+        nn.init.ones_(self.rating_gain.bias)
+        with torch.no_grad():
+            self.mix.weight.copy_(torch.eye(dimension).repeat(1, heads) / heads)
+            self.refine[2].weight.mul_(0.3)
+
+    def forward(
+        self, rows_BLD: Tensor, ratings_BL: Tensor, ages_BL: Tensor, gaps_BL: Tensor, kinds_BL: Tensor
+    ) -> Tensor:
+        """Returns L2-normalised query vectors [B, D]; padding is kind 0."""
+        length = rows_BLD.shape[1]
+        real_BL = kinds_BL != 0
+        logits_BLH = self.rank_logits_HL[:, :length].T[None] + self.age_logits(ages_BL) + self.gap_logits(gaps_BL)
+        weights_BLH = torch.softmax(logits_BLH.masked_fill(~real_BL[..., None], -1e4), dim=1) * real_BL[..., None]
+        gains_BLH = self.rating_gain(ratings_BL[..., None]) + self.kind_gain(kinds_BL)
+        liked_BLH = weights_BLH * gains_BLH * ~disliked(kinds_BL)[..., None]
+        said_BL2 = self.said.weights(kinds_BL)
+        # One product for all heads and what was said: each further use of rows_BLD would add a gradient of its size.
+        pooled_BHD = torch.cat([liked_BLH, said_BL2], dim=2).transpose(1, 2) @ rows_BLD
+        count_B = real_BL.sum(dim=1)
+        pools_BM = (pooled_BHD[:, :-2] * self._gates(count_B, ages_BL[:, 0])[..., None]).flatten(1)
+        count_B1 = torch.log1p(count_B.to(pools_BM.dtype))[:, None]
+        user_BD = F.normalize(self.mix(pools_BM) + self.refine(torch.cat([pools_BM, count_B1], dim=1)), dim=-1)
+        return user_BD if self.training else self.said.pull(user_BD, said_BL2, pooled_BHD[:, -2:])
+
+    def _gates(self, count_B: Tensor, newest_age_B: Tensor) -> Tensor:
+        bucket_B = torch.log2(count_B.clamp(min=1).float()).ceil().to(torch.int64).clamp(max=_COUNT_BUCKETS - 1)
+        return torch.exp(self.count_gate(bucket_B) + self.age_gate(newest_age_B))
