@@ -15,6 +15,7 @@ from training.baselines.suite import LIST_LENGTH
 from training.data import Dataset, load_dataset
 from training.evaluate import ann_recall, evaluate, model_lists, query_vectors
 from training.metrics import top_k
+from training.records import SLICE
 from training.split import Split, splits
 
 
@@ -50,6 +51,7 @@ def test_the_gates_record_holds_the_queries_and_their_figures(planted: Planted, 
     values = {(one.system, one.targets, one.name): one.value for one in metrics}
     assert values["model", "all", "ndcg@10"] == pytest.approx(record.model.mean(), abs=1e-6)
     assert values["popularity", "all", "ndcg@10"] == pytest.approx(record.popularity.mean(), abs=1e-6)
+    assert not any(SLICE in name for _, _, name in values)
     assert {system for system, _, _ in values} == {"model", "popularity", "ease", "recency_ease", "index"}
 
 

@@ -12,6 +12,7 @@ from marquee.errors import ConfigError, DataError
 from marquee.features import DISLIKED, LIKED, RATED, HistoryIndex, encode_history, tie_hash, user_hash
 from marquee.movies import MovieRecord
 from tests.logs import log_of
+from training.baselines.interactions import history
 from training.batches import EventLog
 from training.data import Dataset, LoadReport
 from training.split import Queries, Split, last_queries, splits
@@ -184,6 +185,15 @@ def test_towers_and_the_engine_read_the_same_history_in_any_protocol(data: Datas
             for name in features.TowerInput._fields:
                 np.testing.assert_array_equal(getattr(inputs, name)[query, :length], getattr(served, name)[0])
             assert not inputs.kinds[query, length:].any()
+
+
+def test_baselines_read_the_same_history_in_any_protocol(data: Dataset) -> None:
+    for queries in the_tests(data):
+        weights_QN = history(queries, MOVIES, half_life=3.0).toarray()
+        np.testing.assert_array_equal(weights_QN > 0, queries.seen(MOVIES))
+        for query in range(queries.size):
+            items = data.movie_ids.searchsorted(queries.events(query, data.movie_ids).movie_ids)
+            assert weights_QN[query, items[::-1]].tolist() == pytest.approx([2 ** (-r / 3) for r in range(len(items))])
 
 
 def test_a_part_asks_what_the_whole_asks(data: Dataset) -> None:
