@@ -277,8 +277,8 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path, capsys: pyt
 def test_a_wrong_constant_is_named(constants: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigError, match=field):
         Process(**constants)
+
+
 def test_shards_hold_the_same_events_as_the_csv(tmp_path: Path, data: Dataset) -> None:
     write_generated(tmp_path / "shards", people=PEOPLE, movies=MOVIES, events=EVENTS, seed=3, file_format="parquet")
     assert load_dataset(tmp_path / "shards").fingerprint == data.fingerprint
-
-
