@@ -94,7 +94,9 @@ def test_a_goal_that_is_missed_says_by_how_much() -> None:
 
 
 def test_a_baseline_that_equals_the_model_is_not_beaten() -> None:
-    assert goals(replaced("item_knn", "ndcg@10", LAST["sequence"] / 2))[1].state == MISSED
+    judged = goals(replaced("item_knn", "ndcg@10", LAST["sequence"] / 2))[1]
+    assert judged.state == MISSED
+    assert judged.details == ("N@10 .085 is no more than item-kNN .085",)
 
 
 def test_a_paired_bound_at_zero_is_missed() -> None:

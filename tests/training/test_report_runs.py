@@ -332,25 +332,48 @@ def test_a_run_ends_when_the_process_that_wants_it_is_gone(folder: Path, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_report_keeps_what_is_finished_and_goes_on(folder: Path, tmp_path: Path, ending: int) -> None:
-    out = tmp_path / "out"
-    scope = ["--quick", "--protocols", "last", "--towers", "pooled"]
-    command = [sys.executable, "-m", "training.report", "--data", str(folder), "--out", str(out), *scope, "--jobs", "1"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+def interrupted(folder: Path, out: Path, ending: int) -> tuple[int, str, Path]:
+    """Ends a report once its first run is there; returns its exit code, what it said, and that run."""
+    arguments = ["--data", str(folder), "--out", str(out), *ONE_TOWER, "--jobs", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training.report", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     while "1/2 last0-baselines-quick" not in (line := process.stderr.readline()):
         assert line, "it ended before its first run did"
     process.send_signal(ending)
     _, said = process.communicate(timeout=60)
-    assert "Traceback" not in said
-    if ending == signal.SIGINT:
-        assert process.returncode == 130
-        assert "interrupted; finished runs are kept in" in said
-    kept = [path.name for path in (out / "runs").iterdir() if not path.name.startswith(crew.TEMPORARY)]
-    assert len(kept) == 1
-    assert kept[0].startswith("last0-baselines-quick-")
+    kept = [path for path in (out / "runs").iterdir() if not path.name.startswith(crew.TEMPORARY)]
+    assert [path.name[:21] for path in kept] == ["last0-baselines-quick"]
     assert not (out / "report.html").exists()
+    return process.returncode, said, kept[0]
+
+
+ONE_TOWER = ["--quick", "--protocols", "last", "--towers", "pooled"]
+
+
+def test_ctrl_c_ends_a_report_with_a_sentence_and_keeps_what_is_finished(folder: Path, tmp_path: Path) -> None:
+    code, said, _ = interrupted(folder, tmp_path / "out", signal.SIGINT)
+    assert code == 130
+    assert "report: interrupted; finished runs are kept in" in said
+    assert "Traceback" not in said
+
+
+def test_after_kill_9_the_same_command_goes_on_to_the_page(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    kept = interrupted(folder, out, signal.SIGKILL)[2]
+    made = kept.stat().st_mtime_ns
+    assert main(["--data", str(folder), "--out", str(out), *ONE_TOWER]) == 0
+    assert "2 runs, 1 of them are there" in capsys.readouterr().err
+    assert kept.stat().st_mtime_ns == made
+    assert len(list((out / "runs").iterdir())) == 2, "nothing half-written is left"
+    figures = json.loads((out / "summary.json").read_text("utf-8"))["figures"]
+    recall = {one["system"]: one["value"] for one in figures if (one["name"], one["targets"]) == ("recall@10", "all")}
+    # Tastes are planted: two passes are enough to beat popularity.
+    assert recall["pooled"] > 1.5 * recall["popularity"]
+    assert "seed 0" in (out / "report.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ def write_result(result: Result, place: Path) -> None:
         sums = {path.name: sha256_of(path) for path in folder.iterdir()}
         told = {"sha256": sums, "about": as_json(result.about)}
         (folder / _ABOUT).write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+        folder.chmod(0o755)  # a temporary folder is its maker's alone
         sync_folder(folder, [path.name for path in folder.iterdir()])
         if not place.exists():
             os.rename(folder, place)

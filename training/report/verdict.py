@@ -89,7 +89,8 @@ def _above_all(study: Study) -> Goal:
 
 def _behind(model: bundle_pb2.Metric, other: bundle_pb2.Metric) -> str:
     gap = number(other.value - model.value)
-    return f"{palette.metric(model.name)} {number(model.value)} is {gap} below {_told(other)}"
+    place = "no more than" if gap == number(0.0) else f"{gap} below"
+    return f"{palette.metric(model.name)} {number(model.value)} is {place} {_told(other)}"
 
 
 def _told(figure: bundle_pb2.Metric) -> str:

@@ -28,6 +28,7 @@ from marquee.errors import MarqueeError
 from marquee.features import Floats
 from training.baselines import fit_baselines, left_out
 from training.baselines.suite import Lists, ranked
+from training.config import TrainConfig
 from training.data import Dataset, load_dataset, read_columns
 from training.evaluate import MOST_QUERIES, ann_recall, model_lists, per_query, query_vectors
 from training.export import export
@@ -36,7 +37,7 @@ from training.report.plan import BASELINES, Order
 from training.report.results import About, Result, write_result
 from training.report.study import Pass
 from training.split import Split, splits
-from training.train import TrainConfig, Trained, spec_of, train
+from training.train import Trained, spec_of, train
 
 _QUICK_EPOCHS = 2
 _SHOWN = ("torch", "numpy", "scikit-learn", "implicit", "onnxruntime", "faiss-cpu", "matplotlib")
