@@ -207,7 +207,7 @@ def _starts(ascending: Int64s) -> npt.NDArray[np.bool_]:
     return starts
 
 
-def rating_signal(kinds: Int64s, values: Floats) -> Floats:
+def rating_signal(kinds: Int64s | npt.NDArray[np.uint8], values: Floats) -> Floats:
     """Maps stars, or what a kind without stars stands for, to (stars - 3) / 2: -1.25 to 1."""
     stars = np.where(kinds == RATED, values, _IMPLIED_STARS[kinds])
     return ((stars - 3.0) / 2.0).astype(np.float32)

@@ -12,4 +12,6 @@ def log_of(*events: tuple[int, int, int]) -> EventLog:
     users, items, kinds = (np.array(column, np.int64) for column in zip(*events, strict=True))
     starts = np.searchsorted(users, np.arange(users.max() + 2)).astype(np.int64)
     times = np.arange(len(users), dtype=np.int64) * 1000
-    return EventLog(users, items, kinds, np.zeros(len(users), np.float32), times, np.ones(len(users), np.int64), starts)
+    gaps = np.ones(len(users), np.uint8)
+    narrow = (users.astype(np.int32), items.astype(np.int32), kinds.astype(np.uint8))
+    return EventLog(*narrow, np.zeros(len(users), np.float32), times, gaps, starts)

@@ -5,6 +5,7 @@ Letters: E events, U people, B targets in a batch, W stretches of histories, L h
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -27,19 +28,28 @@ from marquee.features import (
 from training.data import Dataset
 
 Mask = npt.NDArray[np.bool_]
+Int32s = npt.NDArray[np.int32]
+Bytes = npt.NDArray[np.uint8]
+Ints = Int32s | Int64s
+
+# Gaps are measured, and first events found, so many at a time.
+_AT_ONCE = 1 << 20
 
 _MINUTE_MS, _DAY_MS, _TEN_YEARS_MS = 60e3, 86.4e6, 3.2e11
 
 
 class EventLog(NamedTuple):
-    """Holds the events of one split, by person and then in time. Arrays are [E] but `starts`, which is [U + 1]."""
+    """Holds the events of one split, by person and then in time. Arrays are [E] but `starts`, which is [U + 1].
 
-    users: Int64s
-    items: Int64s
-    kinds: Int64s
+    An event takes 22 bytes: arithmetic that may pass an array's type has to widen it first.
+    """
+
+    users: Int32s
+    items: Int32s
+    kinds: Bytes
     values: Floats
     times_ms: Int64s
-    gaps: Int64s
+    gaps: Bytes
     starts: Int64s
 
     @property
@@ -59,10 +69,23 @@ class EventLog(NamedTuple):
         A person's first event on a movie, as served lists leave out what was seen before; and no dislike, as nothing
         should learn to recommend those. So a target's own movie never stands in its history.
         """
-        pairs = self.users * (int(self.items.max(initial=0)) + 1) + self.items
-        first = np.zeros(self.size, bool)
-        first[np.unique(pairs, return_index=True)[1]] = True
-        return np.flatnonzero(first & ~np.isin(self.kinds, (DISLIKED, NOT_INTERESTED)))
+        return np.flatnonzero(self.first_events() & ~np.isin(self.kinds, (DISLIKED, NOT_INTERESTED)))
+
+    def first_events(self) -> Mask:
+        """Marks each person's first event on a movie, [E]."""
+        first_E, movies = np.zeros(self.size, bool), int(self.items.max(initial=0)) + 1
+        for of in self._parts():
+            pairs = self.users[of].astype(np.int64) * movies + self.items[of]
+            first_E[of.start + np.unique(pairs, return_index=True)[1]] = True
+        return first_E
+
+    def _parts(self) -> Iterator[slice]:
+        """Splits the log into parts that hold all of a person's events, or none."""
+        start = 0
+        while start < self.size:
+            end = int(self.starts[np.searchsorted(self.starts, min(start + _AT_ONCE, self.size))])
+            yield slice(start, end)
+            start = end
 
     def last_targets(self) -> Int64s:
         """Finds the position of every person's last eligible event that has a history."""
@@ -74,24 +97,32 @@ class EventLog(NamedTuple):
 
 def event_log(data: Dataset, spec: bundle_pb2.FeatureSpec) -> EventLog:
     """Arranges a dataset's events for training."""
-    columns = (data.items.astype(np.int64), data.kinds.astype(np.int64), data.values, data.times_ms)
-    return _log(data.users.astype(np.int64), *columns, people=len(data.user_ids), spec=spec)
+    columns = (data.items, data.kinds, data.values, data.times_ms)
+    return _log(data.users, *columns, people=len(data.user_ids), spec=spec)
 
 
 def _log(
-    users: Int64s,
-    items: Int64s,
-    kinds: Int64s,
+    users: Int32s,
+    items: Int32s,
+    kinds: Bytes,
     values: Floats,
     times_ms: Int64s,
     *,
     people: int,
     spec: bundle_pb2.FeatureSpec,
 ) -> EventLog:
-    starts = np.searchsorted(users, np.arange(people + 1)).astype(np.int64)
+    starts = np.searchsorted(users, np.arange(people + 1, dtype=np.int32)).astype(np.int64)
     first = np.zeros(len(users), bool)
     first[starts[:-1][np.diff(starts) > 0]] = True
-    return EventLog(users, items, kinds, values, times_ms, gap_buckets(times_ms, first, spec), starts)
+    return EventLog(users, items, kinds, values, times_ms, _gaps(times_ms, first, spec), starts)
+
+
+def _gaps(times_ms: Int64s, first: Mask, spec: bundle_pb2.FeatureSpec) -> Bytes:
+    gaps = np.zeros(len(times_ms), np.uint8)
+    for start in range(0, len(gaps), _AT_ONCE):
+        since, end = max(start - 1, 0), start + _AT_ONCE
+        gaps[start:end] = gap_buckets(times_ms[since:end], first[since:end], spec)[start - since :]
+    return gaps
 
 
 def histories(
@@ -100,7 +131,7 @@ def histories(
     as_of_ms: Int64s,
     spec: bundle_pb2.FeatureSpec,
     rng: np.random.Generator | None = None,
-    users: Int64s | None = None,
+    users: Ints | None = None,
 ) -> TowerInput:
     """Builds the tower input [B, L] of the events that sort before position `ends[i]` of the same person, newest first.
 
@@ -122,18 +153,16 @@ def newest_first(starts: Int64s, ends: Int64s) -> tuple[Int64s, Mask]:
     return np.where(real_BL, at_BL, 0), real_BL
 
 
-def _input(
-    log: EventLog, at_BL: Int64s, real_BL: Mask, ages_BL: Int64s, rng: np.random.Generator | None
-) -> TowerInput:
-    kinds_BL = log.kinds[at_BL]
+def _input(log: EventLog, at_BL: Int64s, real_BL: Mask, ages_BL: Int64s, rng: np.random.Generator | None) -> TowerInput:
+    kinds_BL = log.kinds[at_BL].astype(np.int64)
     values_BL = log.values[at_BL]
     if rng is not None:
         kinds_BL = _vary_kinds(kinds_BL, values_BL, rng)
     return TowerInput(
-        rows=np.where(real_BL, log.items[at_BL], 0),
+        rows=np.where(real_BL, log.items[at_BL], 0).astype(np.int64),
         ratings=np.where(real_BL, rating_signal(kinds_BL, values_BL), 0).astype(np.float32),
         ages=np.where(real_BL, ages_BL, 0),
-        gaps=np.where(real_BL, log.gaps[at_BL], 0),
+        gaps=np.where(real_BL, log.gaps[at_BL], 0).astype(np.int64),
         kinds=np.where(real_BL, kinds_BL, 0),
     )
 
@@ -179,7 +208,8 @@ def windows(
     as_of_WL = delayed(log.times_ms[at_WL + 1], rng)
     ages_WL = age_buckets(log.times_ms[at_WL], as_of_WL, spec)
     inputs = _input(log, at_WL, real_WL, ages_WL, rng)
-    return Windows(inputs, log.items[at_WL + 1], log.users[starts], real_WL & eligible_E[at_WL + 1])
+    targets_WL, users_W = log.items[at_WL + 1].astype(np.int64), log.users[starts].astype(np.int64)
+    return Windows(inputs, targets_WL, users_W, real_WL & eligible_E[at_WL + 1])
 
 
 class Hidden(NamedTuple):
@@ -205,7 +235,7 @@ def hide(
     is_left = rng.random(len(at)) < rng.uniform(0.2, 0.8, len(users))[rows]
     left, hidden = at[is_left], at[~is_left & eligible_E[at]]
     columns = (log.items[left], log.kinds[left], log.values[left], log.times_ms[left])
-    kept = _log(rows[is_left], *columns, people=len(users), spec=spec)
+    kept = _log(rows[is_left].astype(np.int32), *columns, people=len(users), spec=spec)
     as_of_ms = later(log.times_ms[log.starts[users + 1] - 1], rng)
     inputs = histories(kept, kept.starts[1:], as_of_ms, spec, rng, users=np.arange(len(users)))
     left_BN, hidden_BN = np.zeros((2, len(users), movies), bool)
@@ -243,7 +273,7 @@ class Positives:
         self._log = log
         self._column = np.full(movies, -1, np.int64)
 
-    def hits(self, users_B: Int64s, items_C: Int64s) -> Mask:
+    def hits(self, users_B: Ints, items_C: Ints) -> Mask:
         """Marks [B, C]: candidate j is a movie of person i, the target itself among them."""
         items, item_of_C = np.unique(items_C, return_inverse=True)
         users, user_of_B = np.unique(users_B, return_inverse=True)

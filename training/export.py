@@ -32,8 +32,15 @@ from training.train import Trained
 PARITY = 1e-5
 
 
-def export(data: Dataset, split: Split, trained: Trained, timings_s: dict[str, float], destination: Path) -> Bundle:
-    """Writes the bundle of trained towers, evaluated as it will be served, to `destination`.
+def export(
+    data: Dataset,
+    split: Split,
+    trained: Trained,
+    timings_s: dict[str, float],
+    destination: Path,
+    baselines: str = "quick",
+) -> Bundle:
+    """Writes the bundle of trained towers, evaluated as it will be served beside a suite of baselines.
 
     Raises BundleError where ONNX Runtime and PyTorch disagree.
     """
@@ -50,7 +57,7 @@ def export(data: Dataset, split: Split, trained: Trained, timings_s: dict[str, f
         write_catalogue_part(folder, data.movies, vectors_ND)
         write_probe_part(draft, seed=trained.config.seed)
         encoder, index = Encoder(draft), Index(draft)
-        metrics, record = evaluate(data, split, encoder, index)
+        metrics, record = evaluate(data, split, encoder, index, baselines)
         probes.write_npz(folder / format.EVALUATION, record._asdict())
         report = bundle_pb2.Report(metrics=metrics, timings_s=timings_s, created_at=_now())
         check_parity(trained, encoder, item_tower)
@@ -247,7 +254,8 @@ def _manifest(data: Dataset, trained: Trained) -> bundle_pb2.Manifest:
         movies=len(data.movies),
     )
     effective = {"tower": dataclasses.asdict(tower), "training": dataclasses.asdict(trained.config)}
-    manifest.tower.config.update(json.loads(json.dumps(effective)))
+    # proto-JSON has no infinity: a half-life without end becomes a text.
+    manifest.tower.config.update(json.loads(json.dumps(effective), parse_constant=str))
     return manifest
 
 

@@ -116,7 +116,9 @@ class Next:
     def batches(self, rng: np.random.Generator) -> list[Int64s]:
         """Deals out the examples in a drawn order; what does not fill a batch waits for another epoch."""
         order = rng.permutation(self._examples)
-        return np.split(order[: len(order) // self._config.batch * self._config.batch], len(order) // self._config.batch)
+        return np.split(
+            order[: len(order) // self._config.batch * self._config.batch], len(order) // self._config.batch
+        )
 
     def loss(self, model: TwoTower, table: Table, batch: Int64s, rng: np.random.Generator) -> Tensor:
         """Computes the loss of the events at the positions of `batch`."""
@@ -125,7 +127,9 @@ class Next:
         full_B1 = rng.random((len(batch), 1), np.float32) >= self._config.empty_share
         inputs = TowerInput(*(column * full_B1.astype(column.dtype) for column in inputs))
         users_BD = run_user_tower(model, table.rows_ND, inputs)
-        return self._negatives.loss(model, table, users_BD, log.users[batch], log.items[batch], rng)
+        return self._negatives.loss(
+            model, table, users_BD, log.users[batch].astype(np.int64), log.items[batch].astype(np.int64), rng
+        )
 
 
 class NextAtEvery:

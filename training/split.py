@@ -147,7 +147,9 @@ class Queries(NamedTuple):
     def events(self, query: int, movie_ids: Int64s) -> Events:
         """Selects the history of one query as raw events, oldest first."""
         of = slice(int(self.log.starts[self.users[query]]), int(self.ends[query]))
-        return Events(movie_ids[self.log.items[of]], self.log.kinds[of], self.log.values[of], self.log.times_ms[of])
+        log = self.log
+        kinds = log.kinds[of].astype(np.int64)
+        return Events(movie_ids[log.items[of]], kinds, log.values[of], log.times_ms[of])
 
     def hashes(self, user_ids: list[str], movie_ids: Int64s) -> Hashes:
         """Names each query by a hash of its person and targets, [Q]: the same in every run, and no person's id."""
@@ -198,7 +200,7 @@ def _last(data: Dataset, log: EventLog, spec: bundle_pb2.FeatureSpec) -> list[Sp
 def last_queries(log: EventLog) -> Queries:
     """Asks for every person's last eligible event, as of its time, by what sorts before it."""
     ends = log.last_targets()
-    users = log.users[ends]
+    users = log.users[ends].astype(np.int64)
     return _queries(log, users, ends, log.times_ms[ends], ends, log, _offsets(np.ones(len(ends), np.int64)))
 
 
@@ -257,19 +259,18 @@ def _first_events(log: EventLog) -> tuple[Mask, Int64s]:
 
 
 def _fold_in(log: EventLog, asks_U: Mask, held_out_E: Mask, spec: bundle_pb2.FeatureSpec) -> Queries:
-    """Asks for what was held out of some people by the rest, as of their newest event of all."""
+    """Asks for what was held out of some people by the rest, as a server would when the data end."""
     asks_E = asks_U[log.users]
     history = log.only(asks_E & ~held_out_E, spec)
-    newest_U = np.zeros(_people(log), np.int64)
-    np.maximum.at(newest_U, log.users, log.times_ms)
-    return _by_person(history, log, _eligible(log) & asks_E & held_out_E, newest_U)
+    as_of_U = np.full(_people(log), log.times_ms.max(initial=0))
+    return _by_person(history, log, _eligible(log) & asks_E & held_out_E, as_of_U)
 
 
 def _by_person(history: EventLog, log: EventLog, target_E: Mask, as_of_U: Int64s) -> Queries:
     """Asks once for each person with a history and targets: by all of the history."""
     target_E = target_E & (np.diff(history.starts) > 0)[log.users]
     positions = np.flatnonzero(target_E)
-    users, counts = np.unique(log.users[positions], return_counts=True)
+    users, counts = np.unique(log.users[positions].astype(np.int64), return_counts=True)
     ends = history.starts[users + 1]
     return _queries(history, users, ends, as_of_U[users], positions, log, _offsets(counts))
 
@@ -321,7 +322,7 @@ def _queries(
     means_Q = (sums[ends] - sums[starts]) / np.maximum(ends - starts, 1)
     stars_T = rating_signal(log.kinds[positions], log.values[positions]) * 2.0 + 3.0
     liked_T: Mask = (stars_T >= LIKED_STARS) | (stars_T >= np.repeat(means_Q, np.diff(offsets)))
-    return Queries(history, users, ends, as_of_ms, log.items[positions], offsets, liked_T)
+    return Queries(history, users, ends, as_of_ms, log.items[positions].astype(np.int64), offsets, liked_T)
 
 
 def liked_events(log: EventLog) -> Mask:

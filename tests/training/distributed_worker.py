@@ -59,11 +59,11 @@ def events() -> EventLog:
     rng = np.random.default_rng(1)
     items = np.concatenate(
         [rng.choice(MOVIES, EVENTS_EACH, replace=False, p=np.arange(MOVIES, 0, -1) / 210) for _ in range(PEOPLE)]
-    )
-    users = np.repeat(np.arange(PEOPLE), EVENTS_EACH)
-    zeros = np.zeros(len(users), np.int64)
+    ).astype(np.int32)
+    users = np.repeat(np.arange(PEOPLE), EVENTS_EACH).astype(np.int32)
+    none, zeros = np.zeros(len(users), np.uint8), np.zeros(len(users), np.int64)
     starts = np.arange(PEOPLE + 1) * EVENTS_EACH
-    return EventLog(users, items, zeros, zeros.astype(np.float32), zeros, zeros, starts)
+    return EventLog(users, items, none, zeros.astype(np.float32), zeros, none, starts)
 
 
 def masks(log: EventLog, users_B: Tensor, items_B: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def masks(log: EventLog, users_B: Tensor, items_B: Tensor) -> Tensor:
 
 def run_step(model: Towers, log: EventLog, ends: Int64s) -> Tensor:
     """Computes the loss of this process's rows against the movies of all, and its gradients."""
-    users_B, items_B = torch.from_numpy(log.users[ends]), torch.from_numpy(log.items[ends])
+    users_B, items_B = torch.from_numpy(log.users[ends]).long(), torch.from_numpy(log.items[ends]).long()
     user_BD, item_BD = model(users_B, items_B)
     items_C = gather(items_B)
     counts_N = torch.bincount(torch.from_numpy(log.items), minlength=MOVIES)

@@ -90,7 +90,7 @@ def test_training_and_serving_encode_the_same_events_alike(seed: int) -> None:
         start = int(log.starts[log.users[target]])
         raw = Events(
             data.movie_ids[log.items[start:target]],
-            log.kinds[start:target],
+            log.kinds[start:target].astype(np.int64),
             log.values[start:target],
             log.times_ms[start:target],
         )

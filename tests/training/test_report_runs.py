@@ -396,11 +396,16 @@ def test_an_error_is_a_sentence(
 
 
 def test_two_reports_do_not_share_a_folder(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from training.report.__main__ import _folder
-
-    with _folder(tmp_path / "out"):
-        assert main(["--data", str(folder), "--out", str(tmp_path / "out"), "--page-only"]) == 1
+    held = tmp_path / ".lock"
+    program = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(); sys.stdin.read()"
+    other = subprocess.Popen(
+        [sys.executable, "-u", "-c", program, str(held)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"\n"
+    assert main(["--data", str(folder), "--out", str(tmp_path), "--page-only"]) == 1
     assert "another report is being made there" in capsys.readouterr().err
+    other.communicate()
 
 
 def test_the_page_is_written_of_the_runs_that_are_there(folder: Path, data: Dataset, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from marquee.features import Floats, Int64s
-from training.batches import EventLog
+from training.batches import EventLog, Ints
 from training.split import Queries
 
 Sparse: TypeAlias = sparse.csr_array
@@ -48,12 +48,12 @@ def pairs_of(log: EventLog) -> float:
     return float(np.sum(np.diff(log.starts).astype(np.float64) ** 2))
 
 
-def _ones(rows: npt.NDArray[np.intp], columns: Int64s, shape: tuple[int, int]) -> Sparse:
+def _ones(rows: npt.NDArray[np.intp], columns: Ints, shape: tuple[int, int]) -> Sparse:
     matrix = _matrix(np.ones(len(rows), np.float32), rows, columns, shape)
     matrix.sum_duplicates()
     matrix.data[:] = 1.0
     return matrix
 
 
-def _matrix(data: Floats, rows: npt.NDArray[np.intp], columns: Int64s, shape: tuple[int, int]) -> Sparse:
+def _matrix(data: Floats, rows: npt.NDArray[np.intp], columns: Ints, shape: tuple[int, int]) -> Sparse:
     return sparse.csr_array(sparse.coo_array((data, (rows.astype(np.int32), columns.astype(np.int32))), shape=shape))

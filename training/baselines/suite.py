@@ -125,7 +125,7 @@ _ALL: dict[str, _Baseline] = {
         after="recency_ease",
     ),
 }
-SUITES = {"quick": _QUICK, "all": _ALL}
+SUITES = {"least": {"popularity": _POPULARITY}, "quick": _QUICK, "all": _ALL}
 
 
 def baseline_lists(movies: int, split: Split, suite: str = "quick", threads: int = 1) -> list[Lists]:

@@ -97,8 +97,9 @@ def _folder(out: Path) -> Iterator[None]:
         ) from error
     with stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            # Not flock: a run that is just being started, after this process was killed, would hold that one on.
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
             raise ConfigError(
                 f"{out}: another report is being made there; wait for it, or name another folder with --out"
             ) from error
