@@ -171,6 +171,13 @@ def bare() -> Study:
     return made._replace(map=None, neighbours=[], samples=[], settings={}, timings_s={})
 
 
+def test_each_seed_is_shown_where_there_are_several(text: str) -> None:
+    rows = re.findall(r'sequence tower</th><td class="number">(\d)</td><td class="number">(\.\d+)</td>', text)
+    assert rows[:3] == [("0", ".169"), ("1", ".170"), ("2", ".171")]
+    assert "Each seed</summary>" in text
+    assert "Each seed</summary>" not in render(study(seeds=study().seeds[:1], map=None), {})
+
+
 def test_letters_of_titles_are_never_html(tmp_path: Path) -> None:
     hostile = Film('<script>alert("x")</script> & <b>', 1999, ('"><i>',), 500)
     made = study()

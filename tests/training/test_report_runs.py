@@ -91,6 +91,14 @@ def test_the_command_on_the_page_is_the_one_that_makes_it() -> None:
     assert command == "python -m training.report --data 'my data' --out o --seeds 2 --protocols last --towers pooled"
 
 
+def test_the_flags_are_these() -> None:
+    flags = {flag for action in build_parser()._actions for flag in action.option_strings if flag.startswith("--")}
+    assert flags == {
+        *("--help", "--data", "--columns", "--out", "--seeds", "--protocols"),
+        *("--towers", "--jobs", "--quick", "--page-only"),
+    }
+
+
 def about(order: Order, fingerprint: str, **changes: object) -> About:
     made = About(
         order=order,

@@ -245,7 +245,30 @@ def _result_table(study: Study, protocol: str, targets: str) -> Html:
         key=lambda name: (name.partition("@")[0], int(name.partition("@")[2])),
     )
     more = _figure_table(study, protocol, targets, rest, f"{protocol}, {TARGETS[targets]}: every k")
-    return joined([shown, details("Every k", more)])
+    return joined([shown, details("Every k", more), _seed_table(study, protocol, targets)])
+
+
+def _seed_table(study: Study, protocol: str, targets: str) -> Html:
+    """Shows each seed's own means, where there are several seeds."""
+    means = {
+        (one.system, one.seed, one.name): one.value
+        for one in study.seeds
+        if (one.protocol, one.targets) == (protocol, targets)
+    }
+    runs = list(dict.fromkeys((system, seed) for system, seed, _ in means))
+    if len({seed for _, seed in runs}) < 2:
+        return Html("")
+    names = _SHOWN[protocol]
+    rows = [
+        [_swatched(system), str(seed), *(_mean(means.get((system, seed, name))) for name in names)]
+        for system, seed in runs
+    ]
+    caption = f"{protocol}, {TARGETS[targets]}: means over people of each seed"
+    return details("Each seed", table(caption, ["system", "seed", *map(palette.metric, names)], rows))
+
+
+def _mean(value: float | None) -> str:
+    return "–" if value is None else number(value)
 
 
 def _figure_table(study: Study, protocol: str, targets: str, names: Sequence[str], caption: str) -> Html:
