@@ -16,11 +16,12 @@ from rich.table import Table
 from marquee.bundle.format import Bundle, check_destination
 from marquee.bundle.v1 import bundle_pb2
 from marquee.errors import MarqueeError
+from training.config import TrainConfig
 from training.data import load_dataset, read_columns
 from training.export import export
 from training.model import TowerConfig
 from training.split import splits
-from training.train import TrainConfig, spec_of, train
+from training.train import spec_of, train
 
 _SHOWN = {
     "recall@10": "recall@10 (95 %)",

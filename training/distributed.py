@@ -1,8 +1,9 @@
-"""Training in several processes: `torchrun --nproc-per-node N -m training`. W processes, B rows each, D dimension.
+"""Training in several processes: `torchrun --nproc-per-node N -m training`.
 
-Each process runs its share of a batch, and negatives are gathered from all of them. The loss of a process is the mean
-over its own rows, so the batch's loss is the mean over processes, and so are its gradients: W processes of B rows do
-what one process does with W x B. With one process every function here returns what it was given.
+All processes draw the same batches, negatives and masks from equally seeded generators, and each computes the loss of
+its share of the rows. Losses are weighted so that a batch's is the mean over the processes, and so are its gradients: W
+processes of B rows do what one does with W x B, and nothing but gradients travels. With one process every function here
+returns what it was given.
 """
 
 from __future__ import annotations
@@ -11,14 +12,13 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from marquee.errors import ConfigError, Unavailable
-from marquee.features import Int64s
 from training.device import choose_device
 
 _NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -30,6 +30,11 @@ class Group(NamedTuple):
     rank: int
     world: int
     device: torch.device
+
+    @property
+    def share(self) -> slice:
+        """Selects this process's rows of a batch: taken in turns, so that all get alike ones of an ordered batch."""
+        return slice(self.rank, None, self.world)
 
     @property
     def leads(self) -> bool:
@@ -59,28 +64,6 @@ def process_group(timeout_s: float = 900.0) -> Iterator[Group]:
             dist.destroy_process_group()
 
 
-def gather_with_gradient(tensor_BD: Tensor) -> Tensor:
-    """Returns the rows of all processes [W x B, D], this process's own first; shapes must be equal everywhere.
-
-    So the diagonal of own rows by all rows is still the target. The backward pass adds up what all processes ask of a
-    row.
-    """
-    if world_size() == 1:
-        return tensor_BD
-    gathered: Tensor = _Gather.apply(tensor_BD)  # type: ignore[no-untyped-call]
-    return gathered
-
-
-def gather(tensor_B: Tensor) -> Tensor:
-    """Returns the rows of all processes in the order of `gather_with_gradient`, without a gradient."""
-    if world_size() == 1:
-        return tensor_B
-    parts = [torch.empty_like(tensor_B) for _ in range(world_size())]
-    with _explained(dist.get_rank(), world_size()):
-        dist.all_gather(parts, tensor_B.detach().contiguous())
-    return torch.cat(parts[dist.get_rank() :] + parts[: dist.get_rank()])
-
-
 def average_gradients(model: nn.Module) -> None:
     """Replaces each gradient by its mean over the processes; a parameter without one counts as zeros."""
     if world_size() == 1:
@@ -106,31 +89,9 @@ def copy_from_first(model: nn.Module) -> None:
                 dist.broadcast(tensor, src=0)
 
 
-def shard(order: Int64s, rank: int, world: int) -> Int64s:
-    """Returns a process's share of an order; equally long in all, so up to `world - 1` at the end belong to none.
-
-    Taken in turns, so that rows `s * B` to `(s + 1) * B` of all shares are `s * W * B` to `(s + 1) * W * B` of `order`.
-    """
-    return order[: len(order) // world * world][rank::world]
-
-
 def world_size() -> int:
     """Says how many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, tensor_BD: Tensor) -> Tensor:
-        ctx.rows = len(tensor_BD)
-        return gather(tensor_BD)
-
-    @staticmethod
-    def backward(ctx: Any, gradient_WD: Tensor) -> Tensor:
-        rank, rows = dist.get_rank(), ctx.rows
-        # Back into the order of ranks, in which all processes add the same rows.
-        total_WD = _sum(gradient_WD.roll(rank * rows, dims=0))
-        return total_WD[rank * rows : (rank + 1) * rows]
 
 
 def _sum(tensor: Tensor) -> Tensor:

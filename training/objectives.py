@@ -2,15 +2,20 @@
 
 Two objectives share the towers. `Next`: find the next movie of a history, right after it or long after, among sampled
 negatives. `Hide`: find the hidden part of a history by the rest, over the whole catalogue, and by what a linear teacher
-would say. B targets in a batch, W stretches of histories, L history length, C negatives, N movies, D dimension.
+would say. Where several processes train, each draws the same batch and computes the loss of its own rows of it, so
+that the mean over the processes is the loss of the batch.
+
+G targets in a batch, B of them this process's, W stretches of histories, L history length, C negatives, N movies, D
+dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everyone uses
 from torch import Tensor
@@ -21,6 +26,8 @@ from training.baselines.ease import Ease
 from training.baselines.interactions import Sparse
 from training.batches import EventLog, Mask, Positives, delayed, hide, histories, window_bounds, windows
 from training.config import TrainConfig
+from training.device import autocast
+from training.distributed import Group
 from training.losses import full_softmax, log_q, sampled_softmax
 from training.model import TwoTower
 from training.sequence import SequenceUserTower
@@ -44,15 +51,15 @@ class Objective(Protocol):
         """Lists the batches of an epoch."""
 
     def loss(self, model: TwoTower, table: Table, batch: Int64s, rng: np.random.Generator) -> Tensor:
-        """Computes the mean loss of a batch."""
+        """Computes the loss of a batch: the mean over the processes of what each returns."""
 
 
 class Negatives:
     """Draws candidates and knows how often each is expected among them."""
 
-    def __init__(self, log: EventLog, counts_N: Int64s, config: TrainConfig) -> None:
+    def __init__(self, log: EventLog, counts_N: Int64s, config: TrainConfig, group: Group) -> None:
         self._positives = Positives(log, len(counts_N))
-        self._config = config
+        self._config, self._group = config, group
         self._movies = len(counts_N)
         self._counts_N = torch.from_numpy(counts_N)
         self._drawn = min(config.batch, config.most_drawn)
@@ -62,37 +69,39 @@ class Negatives:
             torch.zeros(self._movies)
             if config.negatives == "full"
             else log_q(self._counts_N, self._drawn, config.logq, self._uniform)
-        )
+        ).to(group.device)
 
     def loss(
         self,
         model: TwoTower,
         table: Table,
         users_BD: Tensor,
-        people_B: Int64s,
-        items_B: Int64s,
+        people_G: Int64s,
+        items_G: Int64s,
+        own_G: slice | Mask,
         rng: np.random.Generator,
     ) -> Tensor:
-        """Computes the mean loss of finding `items_B` for the queries of `people_B`."""
-        items_C = self._draw(items_B, rng)
-        both = torch.from_numpy(np.concatenate([items_B, items_C]))
-        vectors_XD = model.item_tower.vectors(table.rows_ND[both], table.content_rows_ND[both])
+        """Computes the loss of finding `items_G` for `people_G`, of the rows `own_G`, whose queries are `users_BD`."""
+        items_C, items_B = self._draw(items_G, rng), items_G[own_G]
+        device = self._group.device
+        both = on(device, np.concatenate([items_B, items_C]))
+        vectors_XD = item_vectors(model, table.rows_ND[both], table.content_rows_ND[both])
         own_BD, other_CD = vectors_XD[: len(items_B)], vectors_XD[len(items_B) :]
         temperature = model.temperature
         loss_B = sampled_softmax(
             (users_BD * own_BD).sum(dim=1) / temperature,
             users_BD @ other_CD.T / temperature,
-            log_q_B=self._log_q_N[torch.from_numpy(items_B)],
-            log_q_C=self._log_q_N[torch.from_numpy(items_C)],
-            masked_BC=torch.from_numpy(self._masked(people_B, items_B, items_C)),
+            log_q_B=self._log_q_N[both[: len(items_B)]],
+            log_q_C=self._log_q_N[both[len(items_B) :]],
+            masked_BC=on(device, self._masked(people_G[own_G], items_B, items_C)),
             positive_aware=self._config.logq == "positive_aware",
         )
-        return loss_B.mean()
+        return loss_B.sum() * (self._group.world / max(len(items_G), 1))
 
-    def _draw(self, items_B: Int64s, rng: np.random.Generator) -> Int64s:
+    def _draw(self, items_G: Int64s, rng: np.random.Generator) -> Int64s:
         if self._config.negatives == "full":
             return np.arange(self._movies)
-        drawn = items_B if len(items_B) <= self._drawn else rng.choice(items_B, self._drawn, replace=False)
+        drawn = items_G if len(items_G) <= self._drawn else rng.choice(items_G, self._drawn, replace=False)
         return np.concatenate([drawn, rng.integers(0, self._movies, self._uniform)])
 
     def _masked(self, people_B: Int64s, items_B: Int64s, items_C: Int64s) -> Mask:
@@ -105,9 +114,15 @@ class Next:
     """Finds the next movie of histories, each target with a history of its own."""
 
     def __init__(
-        self, log: EventLog, examples: Int64s, negatives: Negatives, spec: bundle_pb2.FeatureSpec, config: TrainConfig
+        self,
+        log: EventLog,
+        examples: Int64s,
+        negatives: Negatives,
+        spec: bundle_pb2.FeatureSpec,
+        config: TrainConfig,
+        group: Group,
     ) -> None:
-        self._log, self._examples, self._negatives = log, examples, negatives
+        self._log, self._examples, self._negatives, self._own = log, examples, negatives, group.share
         self._spec = bundle_pb2.FeatureSpec()
         self._spec.CopyFrom(spec)
         self._spec.max_history = min(spec.max_history, _NEXT_HISTORY)
@@ -124,21 +139,26 @@ class Next:
         """Computes the loss of the events at the positions of `batch`."""
         log = self._log
         inputs = histories(log, batch, delayed(log.times_ms[batch], rng), self._spec, rng)
-        full_B1 = rng.random((len(batch), 1), np.float32) >= self._config.empty_share
-        inputs = TowerInput(*(column * full_B1.astype(column.dtype) for column in inputs))
-        users_BD = run_user_tower(model, table.rows_ND, inputs)
-        return self._negatives.loss(
-            model, table, users_BD, log.users[batch].astype(np.int64), log.items[batch].astype(np.int64), rng
-        )
+        full_G1 = rng.random((len(batch), 1), np.float32) >= self._config.empty_share
+        inputs = TowerInput(*(column * full_G1.astype(column.dtype) for column in inputs))
+        users_BD = run_user_tower(model, table.rows_ND, part_of(inputs, self._own))
+        people_G, items_G = log.users[batch].astype(np.int64), log.items[batch].astype(np.int64)
+        return self._negatives.loss(model, table, users_BD, people_G, items_G, self._own, rng)
 
 
 class NextAtEvery:
     """Finds the next movie at every position of histories, for a sequence tower. A batch is starts and ends, [W, 2]."""
 
     def __init__(
-        self, log: EventLog, examples: Int64s, negatives: Negatives, spec: bundle_pb2.FeatureSpec, config: TrainConfig
+        self,
+        log: EventLog,
+        examples: Int64s,
+        negatives: Negatives,
+        spec: bundle_pb2.FeatureSpec,
+        config: TrainConfig,
+        group: Group,
     ) -> None:
-        self._log, self._negatives, self._spec, self._config = log, negatives, spec, config
+        self._log, self._negatives, self._spec, self._config, self._group = log, negatives, spec, config, group
         self._eligible_E = np.zeros(log.size, bool)
         self._eligible_E[examples] = True
 
@@ -157,16 +177,20 @@ class NextAtEvery:
         tower = model.user_tower
         assert isinstance(tower, SequenceUserTower)
         stretch = windows(self._log, self._eligible_E, batch[:, 0], batch[:, 1], self._spec, rng)
-        rows_WLD = F.embedding(torch.from_numpy(stretch.inputs.rows), model.history_rows(table.rows_ND))
-        ratings, ages, gaps, kinds = (torch.from_numpy(column) for column in stretch.inputs[1:])
-        states_WLD = tower.states(rows_WLD, ratings, gaps, kinds, newest_only=False)
-        asked_WL = stretch.asked
-        full_P = rng.random(int(asked_WL.sum()), np.float32) >= self._config.empty_share
-        asked = torch.from_numpy(asked_WL)
-        real_P = torch.from_numpy(full_P)
-        users_PD = tower.query(states_WLD[asked], ages[asked] * real_P, real_P)
-        people_P = np.broadcast_to(stretch.users[:, None], asked_WL.shape)[asked_WL]
-        return self._negatives.loss(model, table, users_PD, people_P, stretch.targets[asked_WL], rng)
+        asked_WL, device = stretch.asked, self._group.device
+        own_WL = np.zeros_like(asked_WL)
+        own_WL[self._group.share] = True
+        own_G = own_WL[asked_WL]
+        full_G = rng.random(len(own_G), np.float32) >= self._config.empty_share
+        asked, real_B = on(device, asked_WL[self._group.share]), on(device, full_G[own_G])
+        rows, *columns = (on(device, column) for column in part_of(stretch.inputs, self._group.share))
+        ratings, ages, gaps, kinds = columns
+        with autocast(device):
+            rows_WLD = F.embedding(rows, model.history_rows(table.rows_ND))
+            states_WLD = tower.states(rows_WLD, ratings, gaps, kinds, newest_only=False)
+            users_BD = tower.query(states_WLD[asked], ages[asked] * real_B, real_B)
+        people_G = np.broadcast_to(stretch.users[:, None], asked_WL.shape)[asked_WL]
+        return self._negatives.loss(model, table, users_BD.float(), people_G, stretch.targets[asked_WL], own_G, rng)
 
 
 class Hide:
@@ -180,11 +204,12 @@ class Hide:
         teacher: Ease | None,
         spec: bundle_pb2.FeatureSpec,
         config: TrainConfig,
+        group: Group,
     ) -> None:
-        self._log, self._teacher, self._spec, self._config = log, teacher, spec, config
+        self._log, self._teacher, self._spec, self._config, self._group = log, teacher, spec, config, group
         self._eligible_E = np.zeros(log.size, bool)
         self._eligible_E[examples] = True
-        self._untrained_N = torch.from_numpy(counts_N == 0)
+        self._untrained_N = on(group.device, counts_N == 0)
         self._movies = len(counts_N)
         self._people = np.flatnonzero(np.diff(log.starts) >= 2)
 
@@ -200,24 +225,26 @@ class Hide:
     def loss(self, model: TwoTower, table: Table, batch: Int64s, rng: np.random.Generator) -> Tensor:
         """Computes the loss of people; one with more hidden movies counts more, by the root of their number."""
         part = hide(self._log, self._eligible_E, batch, self._movies, self._spec, rng)
-        users_BD = run_user_tower(model, table.rows_ND, part.inputs)
-        vectors_ND = model.item_tower.vectors(table.rows_ND, table.content_rows_ND)
+        own, device = self._group.share, self._group.device
+        users_BD = run_user_tower(model, table.rows_ND, part_of(part.inputs, own))
+        vectors_ND = item_vectors(model, table.rows_ND, table.content_rows_ND)
         logits_BN = users_BD @ vectors_ND.T / model.temperature
-        left_BN = torch.from_numpy(part.left_BN)
-        excluded_BN = left_BN | self._untrained_N
-        hidden_BN = torch.from_numpy(part.hidden_BN).float()
+        left_BN = part.left_BN[own]
+        excluded_BN = on(device, left_BN) | self._untrained_N
+        hidden_BN = on(device, part.hidden_BN[own]).float()
         counts_B1 = hidden_BN.sum(dim=1, keepdim=True)
-        share_B = counts_B1[:, 0].sqrt() / counts_B1.sqrt().sum().clamp(min=1.0)
+        root_G = np.sqrt(part.hidden_BN.sum(axis=1, dtype=np.float32))
+        share_B = on(device, root_G[own]) * (self._group.world / max(float(root_G.sum()), 1.0))
         loss = full_softmax(logits_BN, hidden_BN / counts_B1.clamp(min=1.0), excluded_BN, share_B)
         if self._teacher is None or self._config.teach == 0:
             return loss
-        taught_BN = self._taught(self._teacher, part.left_BN, excluded_BN)
-        equal_B = torch.full((len(batch),), 1.0 / len(batch))
+        taught_BN = self._taught(self._teacher, left_BN, excluded_BN)
+        equal_B = torch.full_like(share_B, self._group.world / len(batch))
         taught = full_softmax(logits_BN, taught_BN, excluded_BN, equal_B)
         return (1.0 - self._config.teach) * loss + self._config.teach * taught
 
     def _taught(self, teacher: Ease, left_BN: Mask, excluded_BN: Tensor) -> Tensor:
-        scores_BN = torch.from_numpy(teacher.weigh(Sparse(left_BN.astype(np.float32))))
+        scores_BN = on(excluded_BN.device, teacher.weigh(Sparse(left_BN.astype(np.float32))))
         scores_BN = scores_BN.masked_fill(excluded_BN, 0.0)
         sharp_BN = scores_BN * (_TEACHER_SHARPNESS / scores_BN.amax(dim=1, keepdim=True).clamp(min=1e-6))
         return torch.softmax(sharp_BN.masked_fill(excluded_BN, -1e4), dim=1)
@@ -225,12 +252,30 @@ class Hide:
 
 def run_user_tower(model: TwoTower, rows_ND: Tensor, inputs: TowerInput) -> Tensor:
     """Runs the user tower on inputs whose rows it reads from the table; returns [B, D]."""
-    rows_BLD = F.embedding(torch.from_numpy(inputs.rows), model.history_rows(rows_ND))
-    vectors_BD: Tensor = model.user_tower(rows_BLD, *(torch.from_numpy(column) for column in inputs[1:]))
-    return vectors_BD
+    rows, *columns = (on(rows_ND.device, column) for column in inputs)
+    with autocast(rows_ND.device):
+        vectors_BD: Tensor = model.user_tower(F.embedding(rows, model.history_rows(rows_ND)), *columns)
+    return vectors_BD.float()
 
 
-def interleaved(main: list[Int64s], side: list[Int64s]) -> Iterator[tuple[int, Int64s]]:
+def item_vectors(model: TwoTower, rows_ND: Tensor, content_rows_ND: Tensor) -> Tensor:
+    """Runs the item tower; returns [N, D]."""
+    with autocast(rows_ND.device):
+        vectors_ND = model.item_tower.vectors(rows_ND, content_rows_ND)
+    return vectors_ND.float()
+
+
+def part_of(inputs: TowerInput, own: slice) -> TowerInput:
+    """Selects rows of an input."""
+    return TowerInput._make(column[own] for column in inputs)
+
+
+def on(device: torch.device, array: npt.NDArray[Any]) -> Tensor:
+    """Makes an array a tensor on a device."""
+    return torch.from_numpy(array).to(device)
+
+
+def interleaved(main: Sequence[Int64s], side: Sequence[Int64s] = ()) -> Iterator[tuple[int, Int64s]]:
     """Yields (0, batch) of `main` and (1, batch) of `side`, spread evenly."""
     places = [(number / len(main), 0, batch) for number, batch in enumerate(main)]
     places += [((number + 0.5) / len(side), 1, batch) for number, batch in enumerate(side)]

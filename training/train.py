@@ -9,7 +9,6 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,16 +19,18 @@ from rich.progress import Progress
 from torch import Tensor
 
 from marquee.bundle.v1 import bundle_pb2
-from marquee.errors import DataError
+from marquee.errors import ConfigError, DataError
 from marquee.features import Int64s, content_ids, feature_spec
 from training import linear
 from training.batches import EventLog
 from training.checkpoint import Checkpoints, restore, section, training_tensors
 from training.config import TrainConfig
 from training.data import Dataset
+from training.device import choose_device
+from training.distributed import Group, average_gradients, copy_from_first, mean_over_processes
 from training.metrics import Doubles, ndcg_at, recall_at, top_k
 from training.model import ContentBags, TowerConfig, TwoTower
-from training.objectives import Hide, Negatives, Next, NextAtEvery, Objective, Table, interleaved, run_user_tower
+from training.objectives import Hide, Negatives, Next, NextAtEvery, Objective, Table, interleaved, on, run_user_tower
 from training.split import Queries, Split, liked_events
 
 # The learning rate rises over so many steps, and falls to 0 along a cosine.
@@ -38,12 +39,21 @@ _VALIDATION_QUERIES = 5000
 
 
 class Epoch(NamedTuple):
-    """Holds what one pass over the data came to; the metrics are of the validation split."""
+    """Holds what one pass over the data came to; the metrics are of the validation split, NaN where nobody asks."""
 
     loss: float
     recall_at_10: float
     ndcg_at_10: float
     seconds: float
+    liked_ndcg_at_10: float = math.nan
+
+
+class Validated(NamedTuple):
+    """Holds the metrics of each validation query; `liked_ndcg_Q` is NaN for queries without a liked target."""
+
+    ndcg_Q: Doubles
+    recall_Q: Doubles
+    liked_ndcg_Q: Doubles
 
 
 class Trained(NamedTuple):
@@ -74,31 +84,35 @@ def train(
     config: TrainConfig,
     console: Console,
     checkpoints: Path | None = None,
+    group: Group | None = None,
 ) -> Trained:
     """Trains until the validation NDCG@10 has not risen for `patience` epochs, and returns the best epoch's towers.
 
-    Without validation queries all epochs are run. With a folder for checkpoints, a run that was cut off goes on where it
-    was, to the same weights.
+    Without validation queries all epochs are run. With a folder for checkpoints, a run that was cut off goes on where
+    it was, to the same weights. `group` are the processes that train together; `config.batch` is of all of them.
 
     Raises DataError where there is nothing to train on, or the loss stops being a number.
     """
-    log = split.train
+    group = group or Group(0, 1, choose_device())
+    log, device = split.train, group.device
     examples = _examples(log, config)
     config = config.for_data(tower.kind, len(examples), len(np.unique(log.users)))
-    _seed_everything(config)
+    _seed_everything(config, device)
     rng = np.random.default_rng(config.seed)
     spec = spec_of(tower)
     counts_N = np.bincount(log.items, minlength=len(data.movies))
 
     content_NT = content_ids(data.movies, spec)
-    bags = ContentBags(torch.from_numpy(content_NT))
+    bags = ContentBags(on(device, content_NT))
     model = TwoTower(tower, torch.from_numpy(counts_N > 0), config.temperature)
     model.log_temperature.requires_grad_(config.learn_temperature)
     if config.start == "linear":
         _start_table(model, linear.start_rows(log, len(counts_N), tower.dimension, config.penalty, config.seed))
-    objectives = _objectives(log, examples, counts_N, spec, tower, config)
+    model.to(device)
+    objectives = _objectives(log, examples, counts_N, spec, tower, config, group)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
+    copy_from_first(model)
     average = copy.deepcopy(model.state_dict())
     best_state, best, epochs = copy.deepcopy(average), 0, list[Epoch]()
     steps_done = 0
@@ -106,83 +120,99 @@ def train(
     kept = Checkpoints(checkpoints, _identity(data, split, tower, config)) if checkpoints else None
     if kept and (found := kept.latest(lambda sentence: console.print(sentence, markup=False))):
         restore(found.tensors, model, optimizer)
-        average, best_state = section(found.tensors, "average"), section(found.tensors, "best")
+        average, best_state = (
+            {name: tensor.to(device) for name, tensor in section(found.tensors, which).items()}
+            for which in ("average", "best")
+        )
         rng.bit_generator.state = found.state["rng"]
         epochs, best, steps_done = [Epoch(*each) for each in found.state["epochs"]], found.state["best"], found.step
+    if mean_over_processes(steps_done, device) != steps_done:
+        raise ConfigError(f"{checkpoints}: not all processes find the same checkpoint; name a folder that all can read")
 
     with Progress(console=console, transient=True) as progress:
         for number in range(len(epochs), config.epochs):
             if epochs and number - 1 - best >= config.patience:
                 break
             started, losses = time.perf_counter(), list[float]()
-            batches = list(interleaved(objectives[0].batches(rng), objectives[1].batches(rng) if objectives[1:] else []))
+            batches = list(interleaved(*(each.batches(rng) for each in objectives)))
             bar = progress.add_task(f"epoch {number + 1} of at most {config.epochs}", total=len(batches))
             for which, batch in batches:
-                keep_N1 = torch.from_numpy(rng.random((len(counts_N), 1), np.float32) >= config.id_dropout)
+                keep_N1 = on(device, rng.random((len(counts_N), 1), np.float32) >= config.id_dropout)
                 table = Table(*model.table(bags, keep_N1))
                 loss = objectives[which].loss(model, table, batch, rng)
-                if not torch.isfinite(loss):
-                    raise DataError(_not_finite(loss.item(), number + 1, len(losses) + 1, kept))
-                for group in optimizer.param_groups:
-                    group["lr"] = config.learning_rate * _pace(steps_done, len(batches) * config.epochs)
+                losses.append(mean_over_processes(loss.item(), device))
+                if not math.isfinite(losses[-1]):
+                    raise DataError(_not_finite(losses[-1], number + 1, len(losses), kept))
+                for slot in optimizer.param_groups:
+                    slot["lr"] = config.learning_rate * _pace(steps_done, len(batches) * config.epochs)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
+                average_gradients(model)
                 optimizer.step()
                 steps_done += 1
                 _follow(average, model, min(config.average, steps_done / (steps_done + 10)))
-                losses.append(loss.item())
                 progress.advance(bar)
 
             progress.remove_task(bar)
-            ndcg, recall = _validated(model, average, bags, split.validation, spec)
-            epochs.append(Epoch(float(np.mean(losses)), recall, ndcg, time.perf_counter() - started))
-            console.print(f"epoch {number + 1:2}: {_line(epochs[-1])}", highlight=False)
+            ndcg, recall, liked = _validated(model, average, bags, split.validation, spec)
+            ndcg = mean_over_processes(ndcg, device)
+            epochs.append(Epoch(float(np.mean(losses)), recall, ndcg, time.perf_counter() - started, liked))
+            console.print(
+                f"{tower.kind} tower, epoch {number + 1:2}: {_line(epochs[-1])}", highlight=False, soft_wrap=True
+            )
             is_best = split.validation.size == 0 or number == 0 or ndcg > epochs[best].ndcg_at_10
             if is_best:
                 best, best_state = number, copy.deepcopy(average)
-            if kept:
+            if kept and group.leads:
                 state = {"rng": rng.bit_generator.state, "epochs": epochs, "best": best}
                 tensors = training_tensors(model, optimizer, average=average, best=best_state)
                 kept.save(steps_done, number + 1, tensors, state, best=is_best)
 
     model.load_state_dict(best_state)
-    return Trained(model.eval(), config, spec, content_NT, epochs, best)
+    return Trained(model.cpu().eval(), config, spec, content_NT, epochs, best)
 
 
-def validate(model: TwoTower, bags: ContentBags, queries: Queries, spec: bundle_pb2.FeatureSpec) -> tuple[Doubles, Doubles]:
-    """Ranks the whole catalogue for each query, seen movies removed; returns NDCG@10 and recall@10, both [Q]."""
+def validate(model: TwoTower, bags: ContentBags, queries: Queries, spec: bundle_pb2.FeatureSpec) -> Validated:
+    """Ranks the whole catalogue for each query, seen movies removed; returns NDCG@10 and recall@10, [Q] each."""
     was_training = model.training
     model.eval()
     with torch.no_grad():
         table = Table(*model.table(bags))
         vectors_ND = model.item_tower.vectors(*table)
-        hits = [np.zeros((0, 10), bool)]
+        ranked = [np.zeros((0, 10), np.int64)]
         for start in range(0, queries.size, 256):
             part = queries.part(slice(start, start + 256))
             users_BD = run_user_tower(model, table.rows_ND, part.tower_input(spec))
-            ranked = top_k((users_BD @ vectors_ND.T).numpy(), part.seen(len(vectors_ND)), 10)
-            hits.append(part.hits(np.pad(ranked, ((0, 0), (0, 10 - ranked.shape[1])), constant_values=-1)))
+            top_BK = top_k((users_BD @ vectors_ND.T).cpu().numpy(), part.seen(len(vectors_ND)), 10)
+            ranked.append(np.pad(top_BK, ((0, 0), (0, 10 - top_BK.shape[1])), constant_values=-1))
     model.train(was_training)
-    hits_QK = np.concatenate(hits)
-    return ndcg_at(hits_QK, queries.counts, 10), recall_at(hits_QK, queries.counts, 10)
+    return _measured(queries, np.concatenate(ranked))
+
+
+def _measured(queries: Queries, ranked_QK: Int64s) -> Validated:
+    hits_QK, liked = queries.hits(ranked_QK), queries.only_liked()
+    asks_Q = queries.kept(queries.liked_T) > 0
+    liked_ndcg_Q = np.full(queries.size, np.nan)
+    liked_ndcg_Q[asks_Q] = ndcg_at(liked.hits(ranked_QK[asks_Q]), liked.counts, 10)
+    return Validated(ndcg_at(hits_QK, queries.counts, 10), recall_at(hits_QK, queries.counts, 10), liked_ndcg_Q)
 
 
 def _validated(
     model: TwoTower, average: dict[str, Tensor], bags: ContentBags, queries: Queries, spec: bundle_pb2.FeatureSpec
-) -> tuple[float, float]:
-    """Validates the averaged weights; NaN without queries."""
-    if queries.size == 0:
-        return math.nan, math.nan
+) -> tuple[float, ...]:
+    """Validates the averaged weights: the mean of each metric, NaN without queries."""
     mean = copy.deepcopy(model)
     mean.load_state_dict(average)
-    ndcg_Q, recall_Q = validate(mean, bags, queries.sample(_VALIDATION_QUERIES), spec)
-    return float(ndcg_Q.mean()), float(recall_Q.mean())
+    measured = validate(mean, bags, queries.sample(_VALIDATION_QUERIES), spec)
+    known = (values_Q[~np.isnan(values_Q)] for values_Q in measured)
+    return tuple(float(values_Q.mean()) if len(values_Q) else math.nan for values_Q in known)
 
 
-def _seed_everything(config: TrainConfig) -> None:
+def _seed_everything(config: TrainConfig, device: torch.device) -> None:
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
-    torch.use_deterministic_algorithms(True)
+    # The same bits are promised on a CPU only: some sums have no deterministic form on a GPU.
+    torch.use_deterministic_algorithms(device.type == "cpu")
     # A debugging aid that comes with it and costs 5 % here: nothing reads memory before it is written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
@@ -211,13 +241,14 @@ def _objectives(
     spec: bundle_pb2.FeatureSpec,
     tower: TowerConfig,
     config: TrainConfig,
+    group: Group,
 ) -> list[Objective]:
-    negatives = Negatives(log, counts_N, config)
-    kind: Callable[..., Objective] = {"pooled": Next, "sequence": NextAtEvery}[tower.kind]
-    objectives = [kind(log, examples, negatives, spec, config)]
+    negatives = Negatives(log, counts_N, config, group)
+    kind = Next if tower.kind == "pooled" else NextAtEvery
+    objectives: list[Objective] = [kind(log, examples, negatives, spec, config, group)]
     if config.hide_passes:
         teacher = linear.teacher(log, len(counts_N), config.penalty) if config.teach else None
-        objectives.append(Hide(log, examples, counts_N, teacher, spec, config))
+        objectives.append(Hide(log, examples, counts_N, teacher, spec, config, group))
     return objectives
 
 
@@ -249,6 +280,6 @@ def _not_finite(loss: float, epoch: int, step: int, kept: Checkpoints | None) ->
 
 def _line(epoch: Epoch) -> str:
     return (
-        f"loss {epoch.loss:.3f}, validation recall@10 {epoch.recall_at_10:.4f}, NDCG@10 {epoch.ndcg_at_10:.4f} "
-        f"({epoch.seconds:.1f} s)"
+        f"loss {epoch.loss:.3f}, validation recall@10 {epoch.recall_at_10:.4f}, NDCG@10 {epoch.ndcg_at_10:.4f}, "
+        f"{epoch.liked_ndcg_at_10:.4f} on liked targets ({epoch.seconds:.1f} s)"
     )
