@@ -263,10 +263,10 @@ def _fold_in(log: EventLog, asks_U: Mask, held_out_E: Mask, spec: bundle_pb2.Fea
     asks_E = asks_U[log.users]
     history = log.only(asks_E & ~held_out_E, spec)
     as_of_U = np.full(_people(log), log.times_ms.max(initial=0))
-    return _by_person(history, log, _eligible(log) & asks_E & held_out_E, as_of_U)
+    return by_person(history, log, _eligible(log) & asks_E & held_out_E, as_of_U)
 
 
-def _by_person(history: EventLog, log: EventLog, target_E: Mask, as_of_U: Int64s) -> Queries:
+def by_person(history: EventLog, log: EventLog, target_E: Mask, as_of_U: Int64s) -> Queries:
     """Asks once for each person with a history and targets: by all of the history."""
     target_E = target_E & (np.diff(history.starts) > 0)[log.users]
     positions = np.flatnonzero(target_E)
@@ -296,7 +296,7 @@ def _cut(log: EventLog, spec: bundle_pb2.FeatureSpec) -> tuple[EventLog, Queries
     cut_ms = times_ms[int((1 - _LATE_SHARE) * len(times_ms))] if len(times_ms) else np.int64(0)
     early_E = log.times_ms < cut_ms
     history = log.only(early_E, spec)
-    return history, _by_person(history, log, _eligible(log) & ~early_E, np.full(_people(log), cut_ms, np.int64))
+    return history, by_person(history, log, _eligible(log) & ~early_E, np.full(_people(log), cut_ms, np.int64))
 
 
 PROTOCOLS: dict[str, Callable[[Dataset, EventLog, bundle_pb2.FeatureSpec], list[Split]]] = {
