@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from marquee.bundle.format import Bundle
+from marquee.bundle.format import Bundle, open_bundle
 from tests.planted import write_planted
 
 
@@ -23,11 +22,9 @@ class Planted(NamedTuple):
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     """Trains the pooled tower on planted tastes."""
     # Not at the top: most tests need no PyTorch, whose import takes seconds.
-    from rich.console import Console
-
-    from training.__main__ import build_parser, run
+    from training.__main__ import main
 
     folder = tmp_path_factory.mktemp("planted")
     data = write_planted(folder / "data")
-    options = build_parser().parse_args(["--data", str(data), "--out", str(folder / "bundle"), "--dimension", "32"])
-    return Planted(data, run(options, Console(file=io.StringIO())))
+    assert main(["--data", str(data), "--out", str(folder / "bundle"), "--dimension", "32"]) == 0
+    return Planted(data, open_bundle(folder / "bundle"))

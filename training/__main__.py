@@ -16,12 +16,17 @@ from rich.table import Table
 from marquee.bundle.format import Bundle, check_destination
 from marquee.bundle.v1 import bundle_pb2
 from marquee.errors import MarqueeError
-from training.config import TrainConfig
-from training.data import load_dataset, read_columns
+from training.baselines import left_out
+from training.choice import LARGEST_LOSS, choose, figures
+from training.config import NEGATIVES, STARTS, TARGETS, TrainConfig
+from training.data import Dataset, load_dataset, read_columns
+from training.data.prepared import load_prepared
+from training.distributed import Group, process_group
 from training.export import export
-from training.model import TowerConfig
-from training.split import splits
-from training.train import spec_of, train
+from training.losses import LOG_Q_VARIANTS
+from training.model import TOWERS, TowerConfig
+from training.split import Split, splits
+from training.train import Trained, spec_of, train
 
 _SHOWN = {
     "recall@10": "recall@10 (95 %)",
@@ -29,6 +34,19 @@ _SHOWN = {
     "distinct_lists@10": "lists",
 }
 _WITH_INTERVAL = ("recall@10", "ndcg@10")
+AUTO = "auto"
+# Fields of TrainConfig that are flags, with help and choices.
+_KNOBS: dict[str, tuple[str, tuple[str, ...] | None]] = {
+    "seed": ("seed of all that is drawn", None),
+    "epochs": ("passes over the data at most; 0 chooses by their size", None),
+    "batch": ("targets in a step of each process; 0 chooses those of all processes by the data's size", None),
+    "learning_rate": ("highest learning rate", None),
+    "temperature": ("what cosines are divided by, at the start", None),
+    "targets": ("what is learned to be found: all that people watched, or what they liked", TARGETS),
+    "negatives": ("a batch's own targets; mixed with movies drawn alike; or the full catalogue", NEGATIVES),
+    "logq": ("correction for how often a negative is drawn", LOG_Q_VARIANTS),
+    "start": ("where the table starts: at a closed-form linear model, or at random", STARTS),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,30 +59,58 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"training: {error.message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("training: interrupted; nothing was written", file=sys.stderr)
+        left = f"; the same command goes on from {options.checkpoints}" if options.checkpoints else ""
+        print(f"training: interrupted; nothing was written{left}", file=sys.stderr)
         return 130
     return 0
 
 
-def run(options: argparse.Namespace, console: Console) -> Bundle:
-    """Loads, trains, exports and says what came of it."""
+def run(options: argparse.Namespace, console: Console) -> None:
+    """Loads, trains, exports and says what came of it; of several processes only the first speaks and writes."""
     started = time.perf_counter()
     check_destination(options.out)
-    tower = TowerConfig(kind=options.tower, dimension=options.dimension)
-    config = TrainConfig(**{field: getattr(options, field) for field in _TUNABLE})
-    data = load_dataset(options.data, read_columns(options.columns) if options.columns else None)
-    console.print(data.describe(), highlight=False, markup=False)
-    loaded = time.perf_counter()
-    split = splits(data, spec_of(tower), "last")[0]
-    trained = train(data, split, tower, config, console)
+    with process_group() as group:
+        console = console if group.leads else Console(quiet=True)
+        data = _load(options)
+        console.print(data.describe(), highlight=False, markup=False)
+        loaded = time.perf_counter()
+        split = splits(data, spec_of(TowerConfig()), "last")[0]
+        trained = _train(data, split, options, console, group)
     fitted = time.perf_counter()
-    timings_s = {"load": loaded - started, "train": fitted - loaded}
-    bundle = export(data, split, trained, timings_s, options.out)
-    _summarise(console, bundle, timings_s | {"export and evaluate": time.perf_counter() - fitted}, data.simulated)
-    return bundle
+    if group.leads:
+        timings_s = {"load": loaded - started, "train": fitted - loaded}
+        bundle = export(data, split, trained, timings_s, options.out, options.baselines)
+        timings_s["export and evaluate"] = time.perf_counter() - fitted
+        _summarise(console, bundle, timings_s, left_out(len(data.movies), split, options.baselines))
 
 
-_TUNABLE = ("seed", "epochs", "batch", "learning_rate", "temperature", "logq")
+def _load(options: argparse.Namespace) -> Dataset:
+    columns = read_columns(options.columns) if options.columns else None
+    return load_prepared(options.data, options.cache, columns) if options.cache else load_dataset(options.data, columns)
+
+
+def _train(data: Dataset, split: Split, options: argparse.Namespace, console: Console, group: Group) -> Trained:
+    """Trains one tower, or both and keeps one of them."""
+    kinds = TOWERS if options.tower == AUTO else (options.tower,)
+    towers = [TowerConfig(kind=kind, dimension=options.dimension) for kind in kinds]
+    config = _config(options, group)
+    candidates = []
+    for tower in towers:
+        checkpoints = options.checkpoints / tower.kind if options.checkpoints else None
+        candidates.append(train(data, split, tower, config, console, checkpoints, group))
+        console.print(figures(candidates[-1]), highlight=False, soft_wrap=True)
+    trained, reason = choose(candidates)
+    if options.tower == AUTO:
+        console.print(reason, highlight=False, soft_wrap=True)
+    return trained
+
+
+def _config(options: argparse.Namespace, group: Group) -> TrainConfig:
+    config = TrainConfig(**{name: getattr(options, name) for name in _KNOBS})
+    if group.world == 1:
+        return config
+    # Processes of one machine would stand in each other's way with more threads.
+    return dataclasses.replace(config, batch=config.batch * group.world, threads=1)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -78,21 +124,43 @@ def build_parser() -> argparse.ArgumentParser:
         help="JSON that names the files and columns of data in another format, for example "
         '{"events_file": "log.parquet", "user": "who"}; training/data/columns.py lists the fields',
     )
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="prepare the data once, and keep them there")
     parser.add_argument(
         "--out", type=Path, default=Path(".marquee/bundle"), help="where to write the bundle (%(default)s)"
     )
-    parser.add_argument("--tower", default="pooled", help="user tower (%(default)s)")
+    parser.add_argument(
+        "--checkpoints",
+        type=Path,
+        metavar="DIR",
+        help="save the run there after each epoch, a folder for each tower: the same command goes on from it after any "
+        "end, kill -9 too. Once a run has finished, the command only exports it again, and another run needs another "
+        "folder; removing it is safe at any time",
+    )
+    parser.add_argument(
+        "--tower",
+        choices=(AUTO, *TOWERS),
+        default="pooled",
+        help=f"user tower; {AUTO} trains both and keeps the one with the higher validation NDCG@10 on liked targets, "
+        f"unless it loses more than {100 * LARGEST_LOSS:.0f} %% on all targets (%(default)s)",
+    )
     parser.add_argument("--dimension", type=int, default=64, help="length of vectors, 2 to 128 (%(default)s)")
+    parser.add_argument(
+        "--baselines",
+        choices=("quick", "all"),
+        default="quick",
+        help="what to measure beside the towers: popularity and EASE, or item-kNN, iALS and transitions too "
+        "(%(default)s)",
+    )
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-    for name in _TUNABLE:
-        value = defaults[name]
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=type(value), default=value, help=f"{name.replace('_', ' ')} (%(default)s)")
+    for name, (text, choices) in _KNOBS.items():
+        flag, value = "--" + name.replace("_", "-"), defaults[name]
+        parser.add_argument(flag, type=type(value), default=value, choices=choices, help=f"{text} (%(default)s)")
     return parser
 
 
-def _summarise(console: Console, bundle: Bundle, timings_s: dict[str, float], simulated: bool) -> None:
-    people = "; the viewers are SIMULATED" if simulated else ""
+def _summarise(console: Console, bundle: Bundle, timings_s: dict[str, float], left_out: list[str]) -> None:
+    people = "; the viewers are SIMULATED" if bundle.manifest.dataset.simulated else ""
+    tower = f"{bundle.manifest.tower.kind} tower"
     table = Table(title=f"`last` protocol, full ranking, seen movies removed{people}", title_justify="left", box=SIMPLE)
     table.add_column("system", no_wrap=True)
     for heading in _SHOWN.values():
@@ -100,16 +168,20 @@ def _summarise(console: Console, bundle: Bundle, timings_s: dict[str, float], si
     metrics = list(bundle.report().metrics)
     for targets, suffix in (("all", ""), ("liked", ", liked")):
         for system in dict.fromkeys(metric.system for metric in metrics if metric.name in _SHOWN):
-            table.add_row(system + suffix, *(_cell(metrics, system, targets, name) for name in _SHOWN))
+            shown = tower if system == "model" else system
+            table.add_row(shown + suffix, *(_cell(metrics, system, targets, name) for name in _SHOWN))
     console.print(table)
-    if not any(metric.system == "ease" for metric in metrics):
-        console.print("EASE was left out: the data are too large for it (training/baselines/ease.py, LARGEST_SIDE)")
+    for sentence in left_out:
+        console.print(sentence, highlight=False, soft_wrap=True)
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timings_s.items())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_mb = peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)  # bytes there, kilobytes elsewhere
-    console.print(f"{times}; peak memory {peak_mb:,.0f} MB", highlight=False)
-    console.print(f"bundle {bundle.id[:12]} of space {bundle.space[:12]}: {bundle.path}", highlight=False)
-    console.print(f"next: python -m marquee.bundle publish {bundle.path}", highlight=False)
+    for line in (
+        f"{times}; peak memory {peak_mb:,.0f} MB",
+        f"bundle {bundle.id[:12]} of space {bundle.space[:12]}, {tower}: {bundle.path}",
+        f"next: python -m marquee.bundle publish {bundle.path}",
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _cell(metrics: list[bundle_pb2.Metric], system: str, targets: str, name: str) -> str:

@@ -2,85 +2,127 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from marquee.bundle.format import open_bundle
+from marquee.bundle.gate import check_gate
 from marquee.errors import ConfigError, Unavailable
+from tests.planted import write_planted
 from tests.training import distributed_worker as worker
+from training.__main__ import build_parser, run
 from training.device import autocast, choose_device
-from training.distributed import (
-    Group,
-    average_gradients,
-    gather,
-    gather_with_gradient,
-    mean_over_processes,
-    process_group,
-    shard,
-)
+from training.distributed import Group, average_gradients, mean_over_processes, process_group
+from training.model import TOWERS
+from training.objectives import Table
 
 ROOT = Path(__file__).parents[2]
 WORKER = "tests.training.distributed_worker"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
-    """Is what each of two processes of torchrun wrote."""
-    out = tmp_path_factory.mktemp("two")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def torchrun(*arguments: str) -> str:
+    """Runs a module in two processes; returns what they print."""
     done = subprocess.run(
-        [*torchrun, "-m", WORKER, "equal", str(out)],
+        [*TORCHRUN, "-m", *arguments],
         cwd=ROOT,
         env=os.environ | ONE_THREAD,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=100,
+        timeout=200,
     )
-    assert done.returncode == 0, done.stderr
-    return [load_file(out / f"rank{rank}.safetensors") for rank in (0, 1)]
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
-def one() -> dict[str, Tensor]:
-    return worker.train(worker.towers(), worker.events(), Group(0, 1, torch.device("cpu")))
+class Compared(NamedTuple):
+    """Holds what one process computed, and what each of two did."""
+
+    one: dict[str, Tensor]
+    two: list[dict[str, Tensor]]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_two_processes_of_b_rows_do_what_one_does_with_2b(two: list[dict[str, Tensor]], rank: int) -> None:
-    expected = one()
-    assert {"loss.0", "loss.1", "gradient.0.log_temperature", "weight.movies.weight"} < expected.keys()
-    assert expected["gradient.0.movies.weight"].abs().max() > 1e-3
-    for name, tensor in expected.items():
-        assert torch.allclose(two[rank][name], tensor, rtol=0, atol=1e-9), name
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
+    out = tmp_path_factory.mktemp("two")
+    write_planted(out / "data")
+    torchrun(WORKER, "equal", str(out))
+    one = worker.steps(out / "data", Group(0, 1, torch.device("cpu")))
+    return Compared(one, [load_file(out / f"rank{rank}.safetensors") for rank in (0, 1)])
 
 
-def test_the_batches_compared_hold_accidental_hits_of_the_other_process() -> None:
-    log = worker.events()
-    order = np.random.default_rng(2).permutation(log.size)[: worker.GLOBAL_BATCH]
-    by_rank = np.concatenate([shard(order, rank, 2) for rank in (0, 1)])
-    masked = worker.masks(log, torch.from_numpy(log.users[by_rank]), torch.from_numpy(log.items[by_rank]))
-    half = worker.GLOBAL_BATCH // 2
-    assert masked[:half, half:].any()
-    assert masked[half:, :half].any()
+@pytest.mark.parametrize("kind", TOWERS)
+@pytest.mark.parametrize("objective", ["next", "hide"])
+def test_two_processes_have_the_loss_and_gradients_of_one(compared: Compared, kind: str, objective: str) -> None:
+    names = [name for name in compared.one if name.startswith(f"{kind}.{objective}.")]
+    assert f"{kind}.{objective}.1.loss" in names
+    assert compared.one[f"{kind}.{objective}.0.ids.weight"].abs().max() > 1e-3
+    for name in names:
+        for written in compared.two:
+            torch.testing.assert_close(written[name], compared.one[name], rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_own_rows_come_first(two: list[dict[str, Tensor]]) -> None:
-    assert [written["gathered"].tolist() for written in two] == [[0, 1, 10, 11], [10, 11, 0, 1]]
+@pytest.mark.parametrize("kind", TOWERS)
+def test_two_processes_end_at_the_weights_of_one(compared: Compared, kind: str) -> None:
+    for name in [name for name in compared.one if name.startswith(f"{kind}.ids") or ".user_tower." in name]:
+        torch.testing.assert_close(compared.two[0][name], compared.two[1][name], rtol=0, atol=0)
+        torch.testing.assert_close(compared.two[0][name], compared.one[name], rtol=1e-5, atol=1e-6)
 
 
-def test_shards_of_one_step_are_the_step_of_one_process() -> None:
-    order = np.array([5, 3, 8, 1, 9, 2, 7])
-    shards = [shard(order, rank, 3) for rank in range(3)]
-    assert [part.tolist() for part in shards] == [[5, 1], [3, 9], [8, 2]]
-    assert shard(order, 0, 1).tolist() == order.tolist()
+@pytest.mark.parametrize("kind", TOWERS)
+def test_the_processes_really_share_the_work(tmp_path: Path, kind: str) -> None:
+    data = write_planted(tmp_path / "data")
+    shares = []
+    for rank in (0, 1):
+        model, bags, objectives = worker.objectives_of(kind, data, Group(0, 1, torch.device("cpu")))
+        _, _, mine = worker.objectives_of(kind, data, Group(rank, 2, torch.device("cpu")))
+        losses = [
+            [
+                each.loss(model, Table(*model.table(bags)), batch, np.random.default_rng(1)).item()
+                for each in (whole, part)
+            ]
+            for whole, part in zip(objectives.values(), mine.values(), strict=True)
+            for batch in whole.batches(np.random.default_rng(0))[:1]
+        ]
+        shares.append(losses)
+    for (whole, first), (_, second) in zip(*shares, strict=True):
+        assert whole == pytest.approx((first + second) / 2, rel=1e-5)
+        assert abs(first - second) > 1e-5, "each has rows of its own"
+
+
+def epoch_lines(printed: str) -> list[str]:
+    return [line for line in printed.splitlines() if " tower, epoch " in line]
+
+
+def test_torchrun_trains_and_one_process_prints_and_writes(tmp_path: Path) -> None:
+    data, options = write_planted(tmp_path / "data"), ("--dimension", "16", "--epochs", "2", "--tower", "pooled")
+    printed = torchrun("training", "--data", str(data), "--out", str(tmp_path / "two"), "--batch", "50", *options)
+    assert printed.count("next: python -m marquee.bundle publish") == 1
+    output = io.StringIO()
+    one = build_parser().parse_args(["--data", str(data), "--out", str(tmp_path / "one"), "--batch", "100", *options])
+    run(one, Console(file=output))
+    first, alone = epoch_lines(printed), epoch_lines(output.getvalue())
+    assert len(first) == len(alone) == 2
+    assert first[0].split(",")[1].split()[3] == alone[0].split(",")[1].split()[3], "the loss of the first epoch"
+    two = open_bundle(tmp_path / "two")
+    assert two.manifest.tower.config["training"]["batch"] == 100
+    check_gate(two, open_bundle(tmp_path / "one"))
 
 
 def start(what: str, rank: int, port: int) -> subprocess.Popen[str]:
@@ -169,9 +211,7 @@ def test_alone_everything_is_what_it_was(monkeypatch: pytest.MonkeyPatch, variab
     with process_group() as group:
         assert (group.rank, group.world, group.leads) == (0, 1, True)
         assert not torch.distributed.is_initialized()
-        rows = torch.ones(2, 3, requires_grad=True)
-        assert gather_with_gradient(rows) is rows
-        assert gather(rows) is rows
+        assert np.arange(5)[group.share].tolist() == [0, 1, 2, 3, 4]
         assert mean_over_processes(0.25, group.device) == 0.25
         model = nn.Linear(2, 1)
         average_gradients(model)
