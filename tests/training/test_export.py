@@ -26,19 +26,20 @@ from tests.planted import FILMS_OF_A_TASTE, taste_of
 from tests.rigs import publish
 from training import refresh as refreshing
 from training.__main__ import main as training
+from training.config import TrainConfig
 from training.export import export_towers, random_input
-from training.model import TowerConfig, TwoTower
+from training.model import TOWERS, TowerConfig, TwoTower
 from training.refresh import refresh
-from training.train import TrainConfig, Trained, spec_of
+from training.train import Trained, spec_of
 
 NOW = 1_600_000_000_000
 
 
-@pytest.fixture(scope="module")
-def towers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path]:
+@pytest.fixture(scope="module", params=TOWERS)
+def towers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path]:
     """Exports towers with random weights everywhere, so that no part is hidden by a zero."""
     torch.manual_seed(5)
-    config = TowerConfig(dimension=16, max_history=20)
+    config = TowerConfig(kind=request.param, dimension=16, max_history=20)
     model = TwoTower(config, torch.ones(300)).eval()
     for weights in model.parameters():
         weights.data += 0.2 * torch.randn_like(weights)
@@ -60,6 +61,22 @@ def test_onnx_runtime_gives_pytorchs_vectors(towers: tuple[Trained, Path], peopl
         expected = trained.model.user_tower(rows, *(torch.from_numpy(column) for column in inputs[1:])).numpy()
     feeds = {"rows": rows.numpy()} | {name: getattr(inputs, name) for name in ("ratings", "ages", "gaps", "kinds")}
     np.testing.assert_allclose(session.run(None, feeds)[0], expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("movies", [1, 2, 300])
+def test_onnx_runtime_gives_pytorchs_movies(towers: tuple[Trained, Path], movies: int) -> None:
+    import onnxruntime
+
+    trained, folder = towers
+    session = onnxruntime.InferenceSession(str(folder / format.ITEM_TOWER))
+    rng = np.random.default_rng(movies)
+    content_NT = rng.integers(0, trained.spec.content_buckets, (movies, 24)) * (rng.random((movies, 24)) < 0.5)
+    rows_ND = trained.model.ids.weight.detach()[:movies]
+    with torch.no_grad():
+        expected = trained.model.item_tower(rows_ND, torch.from_numpy(content_NT))
+    found = session.run(None, {"rows": rows_ND.numpy(), "content": content_NT})
+    for ours, theirs in zip(expected, found, strict=True):
+        np.testing.assert_allclose(theirs, ours.numpy(), atol=2e-6)
 
 
 def test_the_exported_files_hold_no_path_of_this_machine(towers: tuple[Trained, Path]) -> None:
