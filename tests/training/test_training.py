@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import io
+import json
 import os
 import shutil
 import signal
@@ -10,22 +13,30 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from google.protobuf import json_format
+from rich.console import Console
+from safetensors import safe_open
 
 from marquee.bundle.format import HISTORY_TABLE, ITEM_VECTORS, Bundle, open_bundle
 from marquee.bundle.gate import check_gate
-from marquee.errors import BundleError, ConfigError, MarqueeError
+from marquee.errors import BundleError, ConfigError, DataError, MarqueeError
 from marquee.features import content_ids, feature_spec
 from marquee.movies import MovieRecord
 from tests.conftest import Planted
 from tests.planted import write_planted
-from training.__main__ import main
-from training.model import ContentBags, TowerConfig, TwoTower
-from training.train import TrainConfig
+from training.__main__ import build_parser, main
+from training.checkpoint import Checkpoints
+from training.choice import choose
+from training.config import TrainConfig
+from training.data import Dataset, load_dataset
+from training.model import TOWERS, ContentBags, TowerConfig, TwoTower
+from training.split import Split, splits
+from training.train import Epoch, Trained, spec_of, train, validate
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--dimension", "16", "--epochs", "2")
@@ -107,6 +118,200 @@ def test_an_interrupted_training_leaves_the_old_bundle_whole(planted: Planted, t
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+def checkpoints_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"))
+
+
+def test_after_kill_9_the_same_command_ends_at_the_same_space(planted: Planted, tmp_path: Path) -> None:
+    # The sequence tower draws from PyTorch's generator too, for its dropout.
+    options = ("--data", str(planted.data), "--dimension", "16", "--epochs", "6", "--tower", "sequence")
+    saved = ("--checkpoints", str(tmp_path / "saved"), "--out", str(tmp_path / "resumed"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training", *options, *saved], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 100
+    while not checkpoints_in(tmp_path / "saved" / "sequence"):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+    process.kill()
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert "epoch  6" not in messages
+    assert not (tmp_path / "resumed").exists()
+
+    assert main([*options, *saved]) == 0
+    assert main([*options, "--out", str(tmp_path / "whole")]) == 0
+    assert open_bundle(tmp_path / "resumed").id == open_bundle(tmp_path / "whole").id
+
+
+class Small(NamedTuple):
+    """Is what `train` is given, but for its configuration."""
+
+    data: Dataset
+    split: Split
+    tower: TowerConfig
+
+
+@pytest.fixture(scope="module")
+def small(planted: Planted) -> Small:
+    tower, data = TowerConfig(dimension=8), load_dataset(planted.data)
+    return Small(data, splits(data, spec_of(tower), "last")[0], tower)
+
+
+def silent() -> Console:
+    return Console(file=io.StringIO())
+
+
+def test_a_run_that_has_finished_is_reused_and_another_needs_another_folder(small: Small, tmp_path: Path) -> None:
+    config = TrainConfig(epochs=2, threads=1, hide_passes=-1)
+    first = train(*small, config, silent(), tmp_path)
+    files = checkpoints_in(tmp_path)
+    again = train(*small, config, silent(), tmp_path)
+    assert checkpoints_in(tmp_path) == files
+    assert again.epochs == first.epochs
+    for name, tensor in first.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], tensor)
+    with pytest.raises(ConfigError, match=r"training\.epochs was 2 and is 3"):
+        train(*small, dataclasses.replace(config, epochs=3), silent(), tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_checkpoint(
+    small: Small, tmp_path: Path
+) -> None:
+    config = TrainConfig(epochs=2, threads=1, hide_passes=-1)
+    trained = train(*small, config, silent(), tmp_path)
+    newest = checkpoints_in(tmp_path)[-1]
+    with safe_open(newest, framework="pt") as stream:
+        identity = json.loads(stream.metadata()["marquee.checkpoint"])["identity"]
+    checkpoints = Checkpoints(tmp_path, identity)
+    found = checkpoints.latest(pytest.fail)
+    assert found is not None
+    checkpoints.clear()
+    # As if the temperature had been learned down to 0 in epoch 1.
+    ran_away = found.tensors | {"model.log_temperature": torch.tensor(-1000.0)}
+    file = checkpoints.save(1, 1, ran_away, found.state | {"epochs": [*trained.epochs[:1]], "best": 0})
+    with pytest.raises(DataError, match=rf"^the loss became (nan|inf) in epoch 2, step 1: lower.*{file.name}"):
+        train(*small, config, silent(), tmp_path)
+    assert checkpoints_in(tmp_path) == [file]
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_training_stops_when_validation_has_not_risen_and_keeps_the_best_epoch(small: Small, kind: str) -> None:
+    # So high a learning rate forgets the linear start, and what was learned as well.
+    config = TrainConfig(epochs=30, patience=2, learning_rate=0.9, threads=1, hide_passes=-1)
+    split, tower = small.split, dataclasses.replace(small.tower, kind=kind)
+    trained = train(small.data, split, tower, config, silent())
+    figures = [epoch.ndcg_at_10 for epoch in trained.epochs]
+    assert trained.best == int(np.argmax(figures))
+    assert len(figures) == trained.best + 1 + config.patience < config.epochs
+    measured = validate(
+        trained.model, ContentBags(torch.from_numpy(trained.content_NT)), split.validation, trained.spec
+    )
+    assert measured.ndcg_Q.mean() == pytest.approx(figures[trained.best], rel=1e-6)
+
+
+def test_without_validation_all_epochs_are_run_and_the_last_is_kept(small: Small) -> None:
+    nobody = small.split.validation.take(np.zeros(0, np.int64))
+    config = TrainConfig(epochs=3, patience=1, learning_rate=0.9, threads=1, hide_passes=-1)
+    trained = train(small.data, small.split._replace(validation=nobody), small.tower, config, silent())
+    assert len(trained.epochs) == 3
+    assert trained.best == 2
+    assert np.isnan(trained.epochs[0].ndcg_at_10)
+
+
+def test_validation_measures_each_query(small: Small) -> None:
+    torch.manual_seed(3)
+    queries, spec = small.split.validation, spec_of(small.tower)
+    model = TwoTower(small.tower, torch.ones(len(small.data.movies))).eval()
+    bags = ContentBags(torch.from_numpy(content_ids(small.data.movies, spec)))
+    measured = validate(model, bags, queries, spec)
+    with torch.no_grad():
+        rows_ND, content_ND = model.table(bags)
+        items_ND = model.item_tower.vectors(rows_ND, content_ND)
+    places = []
+    for query in range(queries.size):
+        part = queries.take(np.array([query]))
+        rows, *columns = (torch.from_numpy(column) for column in part.tower_input(spec))
+        with torch.no_grad():
+            scores_N = (items_ND @ model.user_tower(rows_ND[rows], *columns)[0]).numpy()
+        seen, target = set(np.flatnonzero(part.seen(len(scores_N))[0]).tolist()), int(part.targets[0])
+        places.append(
+            1 + sum(scores_N[movie] > scores_N[target] for movie in range(len(scores_N)) if movie not in seen)
+        )
+    place_Q = np.array(places)
+    assert 5 < np.count_nonzero(place_Q <= 10) < queries.size - 5
+    np.testing.assert_array_equal(measured.recall_Q, place_Q <= 10)
+    np.testing.assert_allclose(measured.ndcg_Q, (place_Q <= 10) / np.log2(1 + place_Q))
+    assert 5 < np.count_nonzero(queries.liked_T) < queries.size - 5
+    np.testing.assert_array_equal(measured.liked_ndcg_Q, np.where(queries.liked_T, measured.ndcg_Q, np.nan))
+
+
+def trained_to(kind: str, *figures: tuple[float, float]) -> Trained:
+    """Makes towers whose epochs came to (NDCG on all targets, NDCG on liked ones); the last epoch is the best."""
+    tower = TowerConfig(kind=kind, dimension=8)
+    epochs = [Epoch(1.0, 0.5, every, 1.0, liked) for every, liked in figures]
+    content = np.ones((2, 4), np.int64)
+    return Trained(TwoTower(tower, torch.ones(2)), TrainConfig(), spec_of(tower), content, epochs, len(epochs) - 1)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("pooled", "sequence", "kept", "why"),
+    [
+        ((0.10, 0.10), (0.12, 0.11), "sequence", "best on liked targets and on all"),
+        ((0.100, 0.10), (0.099, 0.11), "sequence", "best on liked targets and loses only 1.0% on all"),
+        ((0.098, 0.12), (0.099, 0.11), "pooled", "loses only 1.0% on all"),
+        ((0.100, 0.10), (0.097, 0.11), "pooled", "on all targets the sequence tower loses 3.0% to it"),
+        ((0.100, 0.10), (0.100, 0.10), "pooled", "best on liked targets and on all"),
+        ((0.100, NAN), (0.110, NAN), "sequence", "none is liked"),
+        ((NAN, NAN), (NAN, NAN), "pooled", "no validation queries"),
+        ((0.0, 0.0), (0.0, 0.0), "pooled", "best on liked targets"),
+    ],
+)
+def test_auto_keeps_the_better_on_liked_targets_that_loses_little_on_all(
+    pooled: tuple[float, float], sequence: tuple[float, float], kept: str, why: str
+) -> None:
+    found = choose([trained_to("pooled", (0.9, 0.9), pooled), trained_to("sequence", (0.0, 0.0), sequence)])
+    assert found.trained.model.config.kind == kept
+    assert found.reason.startswith(f"kept the {kept} tower: ")
+    assert why in found.reason
+
+
+def test_auto_trains_both_towers_and_says_which_it_keeps(
+    planted: Planted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a name that makes the line of the next command longer than eighty columns" / "bundle"
+    saved = ("--checkpoints", str(tmp_path / "saved"), "--cache", str(tmp_path / "cache"))
+    assert main(["--data", str(planted.data), "--out", str(out), "--tower", "auto", *saved, *QUICK]) == 0
+    printed = capsys.readouterr().err
+    figures = [line for line in printed.splitlines() if "validation NDCG@10" in line and "best epoch" in line]
+    assert [line.split()[0] for line in figures] == ["pooled", "sequence"]
+    assert all("on liked targets" in line for line in figures)
+    kept = open_bundle(out).manifest.tower.kind
+    assert f"kept the {kept} tower: " in printed
+    assert f"{kept} tower, liked" in printed
+    assert f"next: python -m marquee.bundle publish {out}" in printed.splitlines()
+    assert sorted(folder.name for folder in (tmp_path / "saved").iterdir()) == ["pooled", "sequence"]
+
+
+@pytest.mark.parametrize("flag", ["--tower", "--targets", "--negatives", "--logq", "--start", "--baselines"])
+def test_an_unknown_value_of_a_flag_is_one_sentence(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--data", "nowhere", flag, "tall"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"python -m training: error: argument {flag}: invalid")
+
+
+def test_the_flags_are_these() -> None:
+    flags = {flag for action in build_parser()._actions for flag in action.option_strings if flag.startswith("--")}
+    data = {"--data", "--columns", "--cache", "--out", "--checkpoints"}
+    model = {"--tower", "--dimension", "--targets", "--negatives", "--logq", "--start", "--temperature"}
+    run = {"--seed", "--epochs", "--batch", "--learning-rate", "--baselines"}
+    assert flags == data | model | run | {"--help"}
+
+
 def write_ratings(folder: Path, rows: list[tuple[object, ...]], movies: int = 3) -> Path:
     folder.mkdir()
     with (folder / "movies.csv").open("w", newline="") as stream:
@@ -144,13 +349,18 @@ def test_a_missing_folder_is_one_sentence(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (lambda: TowerConfig(kind="tall"), "tower is 'tall'"),
-        (lambda: TowerConfig(dimension=1), "dimension is 1"),
-        (lambda: TowerConfig(half_lives=()), "half_lives"),
-        (lambda: TrainConfig(epochs=0), "epochs"),
+        (lambda: TrainConfig(epochs=-1), "epochs"),
+        (lambda: TrainConfig(patience=0), "patience"),
         (lambda: TrainConfig(batch=1), "batch is 1"),
         (lambda: TrainConfig(temperature=0), "temperature"),
-        (lambda: TrainConfig(logq="never"), "logq is 'never'"),
+        (lambda: TrainConfig(learning_rate=1.0), "learning_rate"),
+        (lambda: TrainConfig(logq="never"), "logq is 'never'; it must be one of none, expected"),
+        (lambda: TrainConfig(negatives="some"), "negatives is 'some'"),
+        (lambda: TrainConfig(start="late"), "start is 'late'"),
+        (lambda: TrainConfig(targets="none"), "targets is 'none'"),
+        (lambda: TrainConfig(uniform=-1), "uniform"),
+        (lambda: TrainConfig(penalty=0.0), "penalty"),
+        (lambda: TrainConfig(average=1.0), "average"),
         (lambda: TrainConfig(id_dropout=1.0), "id_dropout"),
     ],
 )
@@ -161,9 +371,20 @@ def test_a_wrong_knob_is_named(make: object, problem: str) -> None:
 
 
 def test_the_batch_is_chosen_from_the_number_of_events() -> None:
-    sizes = [TrainConfig().for_events(events).batch for events in (3, 100, 13_000, 100_000, 10_000_000)]
-    assert sizes == [3, 64, 256, 1024, 1024]
-    assert TrainConfig(batch=512).for_events(100_000).batch == 512
+    sizes = [TrainConfig().for_data("pooled", events, 10).batch for events in (3, 100, 13_000, 100_000, 10_000_000)]
+    assert sizes[0] == 3, "no more than there are"
+    assert sizes == sorted(sizes)
+    assert all(size & (size - 1) == 0 for size in sizes[1:]), "powers of two"
+    assert TrainConfig(batch=512).for_data("pooled", 100_000, 10).batch == 512
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_small_data_are_read_more_often(kind: str) -> None:
+    chosen = [TrainConfig().for_data(kind, events, events // 100) for events in (1000, 1_000_000, 100_000_000)]
+    assert [one.epochs for one in chosen] == sorted((one.epochs for one in chosen), reverse=True)
+    assert [one.hide_passes for one in chosen] == sorted((one.hide_passes for one in chosen), reverse=True)
+    assert TrainConfig(epochs=7, hide_passes=-1).for_data(kind, 1000, 10).epochs == 7
+    assert TrainConfig(epochs=7, hide_passes=-1).for_data(kind, 1000, 10).hide_passes == 0
 
 
 def test_bags_and_padding_give_the_same_content_rows() -> None:
