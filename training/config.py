@@ -19,10 +19,12 @@ TARGETS = ("all", "liked")
 class TrainConfig:
     """Says how to train. The same seed, data and `threads` give the same weights, to the bit.
 
-    0 in `epochs`, `batch` and `hide_passes` is filled in by `for_data`. `batch` counts targets. Negatives are the batch's
-    own targets, at most `most_drawn` of them, with `mixed` also `uniform` movies drawn alike; `full` is the catalogue.
-    `start` is where the table begins, `teach` the teacher's share in the hiding objective, `average` the decay a step of
-    the weights' running mean, which is what is kept. `targets` may be only what people liked.
+    0 in `epochs`, `batch` and `next_weight` is filled in by `for_data`. `batch` counts targets; a step also has the
+    histories of `people` with a part hidden (0 goes without), and `next_weight` weighs the batch's loss against theirs.
+    Negatives are the batch's own targets, at most `most_drawn` of them, with `mixed` also `uniform` movies drawn alike;
+    `full` is the catalogue. `start` is where the table begins, `teach` the teacher's share in the hiding objective,
+    `average` the decay a step of the weights' running mean, which is what is kept. `targets` may be only what people
+    liked.
     """
 
     seed: int = 0
@@ -41,41 +43,44 @@ class TrainConfig:
     start: str = "linear"
     penalty: float = 200.0
     teach: float = 0.5
-    hide_passes: int = 0
-    people: int = 64
+    people: int = 32
+    next_weight: float = 0.0
     average: float = 0.98
     id_dropout: float = 0.1
     empty_share: float = 0.02
     threads: int = 2
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or self.patience < 1 or self.threads < 1 or self.people < 1:
-            raise ConfigError("epochs must not be negative, and patience, threads and people at least 1")
+        if self.epochs < 0 or self.patience < 1 or self.threads < 1 or self.people < 0:
+            raise ConfigError("epochs and people must not be negative, and patience and threads at least 1")
         if self.batch != 0 and self.batch < 2:
             raise ConfigError(f"batch is {self.batch}; it must be at least 2, or 0 to have it chosen")
         if not 0 < self.learning_rate < 1 or not 0 < self.temperature <= 1:
             raise ConfigError("learning_rate must be in (0, 1) and temperature in (0, 1]")
-        for knob, values in (("negatives", NEGATIVES), ("start", STARTS), ("targets", TARGETS), ("logq", LOG_Q_VARIANTS)):
+        for knob, values in (
+            ("negatives", NEGATIVES),
+            ("start", STARTS),
+            ("targets", TARGETS),
+            ("logq", LOG_Q_VARIANTS),
+        ):
             if getattr(self, knob) not in values:
                 raise ConfigError(f"{knob} is {getattr(self, knob)!r}; it must be one of {', '.join(values)}")
-        if self.uniform < 0 or self.most_drawn < 1 or self.hide_passes < -1:
-            raise ConfigError("uniform must not be negative, most_drawn at least 1, and hide_passes at least -1 (none)")
+        if self.uniform < 0 or self.most_drawn < 1 or self.next_weight < 0:
+            raise ConfigError("uniform must not be negative, most_drawn at least 1, and next_weight not be negative")
         if self.penalty <= 0 or not 0 <= self.teach <= 1 or not 0 <= self.average < 1:
             raise ConfigError("penalty must be above 0, teach in [0, 1] and average in [0, 1)")
         if not 0 <= self.id_dropout < 1 or not 0 <= self.empty_share < 1:
             raise ConfigError("id_dropout and empty_share must be in [0, 1)")
 
-    def for_data(self, kind: str, events: int, people: int) -> TrainConfig:
+    def for_data(self, kind: str, events: int) -> TrainConfig:
         """Fills in what depends on the tower and on the data's size.
 
-        A batch is large enough for negatives of every kind, small enough for a hundred steps an epoch; small data are
-        read more often.
+        A batch is large enough for negatives of every kind, small enough for a hundred steps an epoch. Small data are
+        read more often, and by a sequence tower, which starts with nothing but the table, several times as often.
         """
         least, most = (64, 1024) if kind == "pooled" else (512, 8192)
-        batch = self.batch or int(np.clip(2 ** round(math.log2(max(events, 1) / 64)), least, most))
-        if kind == "pooled":
-            epochs = self.epochs or int(np.clip(round(1e6 / max(events, 1)), 4, 8))
-        else:
-            epochs = self.epochs or int(np.clip(round(2e7 / max(events, 1)), 4, 20))
-        passes = self.hide_passes or int(np.clip(round(2000 / max(people, 1)), 1, 4))
-        return replace(self, batch=max(2, min(batch, events)), epochs=epochs, hide_passes=max(passes, 0))
+        batch = self.batch or int(np.clip(2 ** round(math.log2(max(events, 1) / 128)), least, most))
+        reads, fewest, most_often = (2e5, 2, 6) if kind == "pooled" else (1e6, 8, 20)
+        epochs = self.epochs or int(np.clip(round(reads / max(events, 1)), fewest, most_often))
+        weight = self.next_weight or {"pooled": 0.1, "sequence": 1.0}[kind]
+        return replace(self, batch=max(2, min(batch, events)), epochs=epochs, next_weight=weight)

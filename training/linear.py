@@ -1,7 +1,7 @@
 """What the towers take from closed-form linear models: a start for the table, and a teacher. N movies, D dimension.
 
-A linear autoencoder of low rank is a pooled two-tower whose rows are known in closed form. Started there, a pooled tower
-begins near EASE instead of having to find it.
+A linear autoencoder of low rank is a pooled two-tower whose rows are known in closed form. Started there, a pooled
+tower begins near EASE instead of having to find it.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ def sampled_softmax(
     correction by 1 / T. `masked_BC` marks accidental hits: candidates that are the row's own movie or another positive
     of the row's person. A target without negatives loses nothing.
 
-    `positive_aware` corrects the negatives only, as the target is there for certain, and scales the loss by 1 - P(target),
-    without gradient: the gradient of the full softmax with its negatives estimated by importance sampling.
+    `positive_aware` corrects the negatives only, as the target is there for certain, and scales the loss by
+    1 - P(target), without gradient: the full softmax gradient with its negatives estimated by importance sampling.
     Source: Khrylchenko et al., "Correcting the LogQ correction" (arXiv 2507.09331).
     """
     corrected_BC = (negatives_BC - log_q_C).masked_fill(masked_BC, float("-inf"))

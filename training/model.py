@@ -35,7 +35,7 @@ class TowerConfig:
     """
 
     kind: str = "pooled"
-    dimension: int = 64
+    dimension: int = 128
     hidden: int = 128
     max_history: int = 0
     half_lives: tuple[float, ...] = (2.0, 8.0, 50.0, float("inf"))
@@ -67,7 +67,7 @@ class TowerConfig:
     @property
     def longest_history(self) -> int:
         """Says how many of the newest events the user tower reads."""
-        return self.max_history or {"pooled": 500, "sequence": 200}[self.kind]
+        return self.max_history or {"pooled": 1000, "sequence": 200}[self.kind]
 
 
 class ContentBags:
@@ -88,14 +88,14 @@ class ItemTower(nn.Module):
         super().__init__()
         dimension = config.dimension
         self.content = nn.Embedding(config.content_buckets + 1, dimension, padding_idx=0)
-        self.refine = nn.Sequential(
-            nn.Linear(2 * dimension, config.hidden), nn.GELU(), nn.Linear(config.hidden, dimension)
-        )
+        last = nn.Linear(config.hidden, dimension)
+        self.refine = nn.Sequential(nn.Linear(2 * dimension, config.hidden), nn.GELU(), last)
         nn.init.normal_(self.content.weight, std=0.02)
         with torch.no_grad():
             self.content.weight[0] = 0
-            self.refine[2].weight.mul_(0.3)
-            self.refine[2].bias.zero_()
+            # The rows alone begin as good vectors.
+            last.weight.mul_(0.3)
+            last.bias.zero_()
             if not config.content:
                 self.content.weight.zero_()
         self.content.weight.requires_grad_(config.content)

@@ -11,7 +11,7 @@ dimension.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -214,13 +214,9 @@ class Hide:
         self._people = np.flatnonzero(np.diff(log.starts) >= 2)
 
     def batches(self, rng: np.random.Generator) -> list[Int64s]:
-        """Deals out everybody with two events or more, `config.people` at a time, `config.hide_passes` times over."""
-        orders = [rng.permutation(self._people) for _ in range(self._config.hide_passes)]
-        return [
-            order[start : start + self._config.people]
-            for order in orders
-            for start in range(0, len(order), self._config.people)
-        ]
+        """Deals out everybody with two events or more once, `config.people` at a time."""
+        order = rng.permutation(self._people)
+        return [order[start : start + self._config.people] for start in range(0, len(order), self._config.people)]
 
     def loss(self, model: TwoTower, table: Table, batch: Int64s, rng: np.random.Generator) -> Tensor:
         """Computes the loss of people; one with more hidden movies counts more, by the root of their number."""
@@ -275,9 +271,10 @@ def on(device: torch.device, array: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(array).to(device)
 
 
-def interleaved(main: Sequence[Int64s], side: Sequence[Int64s] = ()) -> Iterator[tuple[int, Int64s]]:
-    """Yields (0, batch) of `main` and (1, batch) of `side`, spread evenly."""
-    places = [(number / len(main), 0, batch) for number, batch in enumerate(main)]
-    places += [((number + 0.5) / len(side), 1, batch) for number, batch in enumerate(side)]
-    for _, which, batch in sorted(places, key=lambda place: place[:2]):
-        yield which, batch
+def deal(objectives: Sequence[Objective], rng: np.random.Generator) -> list[list[Int64s]]:
+    """Deals out an epoch's steps: a batch of the first objective and of each other, which starts over as needed."""
+    first, *others = (objective.batches(rng) for objective in objectives)
+    for objective, batches in zip(objectives[1:], others, strict=True):
+        while 0 < len(batches) < len(first):
+            batches += objective.batches(rng)
+    return [list(step) for step in zip(first, *filter(None, others), strict=False)]

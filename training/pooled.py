@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 # Events after which a stated like, and a stated dislike, pull half as strongly: the newest like leads, dislikes last.
 SAID_HALF_LIVES = (1.0, 50.0)
+# At the start, heads count e^3 times as much in their own case, and e^-3 times in the other.
+_FIRST_GATE = 3.0
+# An age in these buckets is below a day: the person is still here.
+_SOON = sum(edge <= 86400.0 for edge in AGE_EDGES_S)
 # Buckets of log2 of the number of events.
 _COUNT_BUCKETS = 15
 
@@ -83,15 +87,15 @@ class PooledUserTower(nn.Module):
         self.count_gate = BucketTable(_COUNT_BUCKETS, heads)
         self.age_gate = BucketTable(len(AGE_EDGES_S) + 2, heads)
         self.mix = nn.Linear(heads * dimension, dimension, bias=False)
-        self.refine = nn.Sequential(
-            nn.Linear(heads * dimension + 1, config.hidden), nn.GELU(), nn.Linear(config.hidden, dimension)
-        )
+        last = nn.Linear(config.hidden, dimension)
+        self.refine = nn.Sequential(nn.Linear(heads * dimension + 1, config.hidden), nn.GELU(), last)
         self.said = Said(config)
         nn.init.zeros_(self.rating_gain.weight)
         nn.init.ones_(self.rating_gain.bias)
         with torch.no_grad():
             self.mix.weight.copy_(torch.eye(dimension).repeat(1, heads) / heads)
-            self.refine[2].weight.mul_(0.3)
+            last.weight.mul_(0.3)
+            self.age_gate.weight.copy_(_first_gates(config.half_lives))
 
     def forward(
         self, rows_BLD: Tensor, ratings_BL: Tensor, ages_BL: Tensor, gaps_BL: Tensor, kinds_BL: Tensor
@@ -115,3 +119,10 @@ class PooledUserTower(nn.Module):
     def _gates(self, count_B: Tensor, newest_age_B: Tensor) -> Tensor:
         bucket_B = torch.log2(count_B.clamp(min=1).float()).ceil().to(torch.int64).clamp(max=_COUNT_BUCKETS - 1)
         return torch.exp(self.count_gate(bucket_B) + self.age_gate(newest_age_B))
+
+
+def _first_gates(half_lives: tuple[float, ...]) -> Tensor:
+    """Lets heads of all events lead where the newest is old, and the others where it is not; [ages, H]."""
+    every_H = torch.tensor([1.0 if math.isinf(half_life) else -1.0 for half_life in half_lives])
+    late_A = torch.tensor([1.0 if bucket > _SOON else -1.0 for bucket in range(len(AGE_EDGES_S) + 2)])
+    return _FIRST_GATE * late_A[:, None] * every_H

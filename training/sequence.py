@@ -52,7 +52,8 @@ class Block(nn.Module):
         return out
 
     def _split(self, x_BLD: Tensor) -> Tensor:
-        return x_BLD.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        people, length, dimension = x_BLD.shape
+        return x_BLD.reshape(people, length, self.heads, dimension // self.heads).transpose(1, 2)
 
     def _drop(self, x_BLD: Tensor) -> Tensor:
         return F.dropout(x_BLD, self.dropout, self.training)

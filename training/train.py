@@ -30,7 +30,7 @@ from training.device import choose_device
 from training.distributed import Group, average_gradients, copy_from_first, mean_over_processes
 from training.metrics import Doubles, ndcg_at, recall_at, top_k
 from training.model import ContentBags, TowerConfig, TwoTower
-from training.objectives import Hide, Negatives, Next, NextAtEvery, Objective, Table, interleaved, on, run_user_tower
+from training.objectives import Hide, Negatives, Next, NextAtEvery, Objective, Table, deal, on, run_user_tower
 from training.split import Queries, Split, liked_events
 
 # The learning rate rises over so many steps, and falls to 0 along a cosine.
@@ -96,7 +96,7 @@ def train(
     group = group or Group(0, 1, choose_device())
     log, device = split.train, group.device
     examples = _examples(log, config)
-    config = config.for_data(tower.kind, len(examples), len(np.unique(log.users)))
+    config = config.for_data(tower.kind, len(examples))
     _seed_everything(config, device)
     rng = np.random.default_rng(config.seed)
     spec = spec_of(tower)
@@ -110,8 +110,8 @@ def train(
         _start_table(model, linear.start_rows(log, len(counts_N), tower.dimension, config.penalty, config.seed))
     model.to(device)
     objectives = _objectives(log, examples, counts_N, spec, tower, config, group)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
+    weights = [config.next_weight, 1.0]
+    optimizer = torch.optim.Adam(_parameter_groups(model, config.learning_rate))
     copy_from_first(model)
     average = copy.deepcopy(model.state_dict())
     best_state, best, epochs = copy.deepcopy(average), 0, list[Epoch]()
@@ -134,17 +134,17 @@ def train(
             if epochs and number - 1 - best >= config.patience:
                 break
             started, losses = time.perf_counter(), list[float]()
-            batches = list(interleaved(*(each.batches(rng) for each in objectives)))
-            bar = progress.add_task(f"epoch {number + 1} of at most {config.epochs}", total=len(batches))
-            for which, batch in batches:
+            steps = deal(objectives, rng)
+            bar = progress.add_task(f"epoch {number + 1} of at most {config.epochs}", total=len(steps))
+            for batches in steps:
                 keep_N1 = on(device, rng.random((len(counts_N), 1), np.float32) >= config.id_dropout)
                 table = Table(*model.table(bags, keep_N1))
-                loss = objectives[which].loss(model, table, batch, rng)
+                loss = _total(objectives, weights, model, table, batches, rng)
                 losses.append(mean_over_processes(loss.item(), device))
                 if not math.isfinite(losses[-1]):
                     raise DataError(_not_finite(losses[-1], number + 1, len(losses), kept))
                 for slot in optimizer.param_groups:
-                    slot["lr"] = config.learning_rate * _pace(steps_done, len(batches) * config.epochs)
+                    slot["lr"] = slot["own"] * _pace(steps_done, len(steps) * config.epochs)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 average_gradients(model)
@@ -246,10 +246,34 @@ def _objectives(
     negatives = Negatives(log, counts_N, config, group)
     kind = Next if tower.kind == "pooled" else NextAtEvery
     objectives: list[Objective] = [kind(log, examples, negatives, spec, config, group)]
-    if config.hide_passes:
+    if config.people:
         teacher = linear.teacher(log, len(counts_N), config.penalty) if config.teach else None
         objectives.append(Hide(log, examples, counts_N, teacher, spec, config, group))
     return objectives
+
+
+def _total(
+    objectives: list[Objective],
+    weights: list[float],
+    model: TwoTower,
+    table: Table,
+    batches: list[Int64s],
+    rng: np.random.Generator,
+) -> Tensor:
+    """Adds up the weighted losses of a step."""
+    parts = zip(objectives, weights, batches, strict=False)
+    return torch.stack([weight * each.loss(model, table, batch, rng) for each, weight, batch in parts]).sum()
+
+
+def _parameter_groups(model: TwoTower, learning_rate: float) -> list[dict[str, Any]]:
+    """Lets tables, which see each row seldom and start well, go at half the pace of everything else."""
+    tables = {id(model.ids.weight), id(model.item_tower.content.weight)}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    others = [parameter for parameter in trained if id(parameter) not in tables]
+    return [
+        {"params": [parameter for parameter in trained if id(parameter) in tables], "own": learning_rate},
+        {"params": others, "own": 2.0 * learning_rate},
+    ]
 
 
 def _pace(step: int, steps: int) -> float:

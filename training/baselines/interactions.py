@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from marquee.features import Floats, Int64s
+from marquee.features import Floats
 from training.batches import EventLog, Ints
 from training.split import Queries
 
