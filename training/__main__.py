@@ -143,7 +143,8 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"user tower; {AUTO} trains both and keeps the one with the higher validation NDCG@10 on liked targets, "
         f"unless it loses more than {100 * LARGEST_LOSS:.0f} %% on all targets (%(default)s)",
     )
-    parser.add_argument("--dimension", type=int, default=64, help="length of vectors, 2 to 128 (%(default)s)")
+    dimension = TowerConfig().dimension
+    parser.add_argument("--dimension", type=int, default=dimension, help="length of vectors, 2 to 128 (%(default)s)")
     parser.add_argument(
         "--baselines",
         choices=("quick", "all"),

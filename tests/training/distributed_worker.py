@@ -25,7 +25,7 @@ from training.train import spec_of
 
 STEPS = 2
 # Rows of a batch that two processes do not share evenly.
-CONFIG = TrainConfig(batch=301, people=7, hide_passes=1, logq="positive_aware", uniform=20, most_drawn=64, teach=0.5)
+CONFIG = TrainConfig(batch=301, people=7, logq="positive_aware", uniform=20, most_drawn=64, teach=0.5)
 
 
 def objectives_of(kind: str, folder: Path, group: Group) -> tuple[TwoTower, ContentBags, dict[str, Objective]]:

@@ -163,7 +163,7 @@ def silent() -> Console:
 
 
 def test_a_run_that_has_finished_is_reused_and_another_needs_another_folder(small: Small, tmp_path: Path) -> None:
-    config = TrainConfig(epochs=2, threads=1, hide_passes=-1)
+    config = TrainConfig(epochs=2, threads=1, people=0)
     first = train(*small, config, silent(), tmp_path)
     files = checkpoints_in(tmp_path)
     again = train(*small, config, silent(), tmp_path)
@@ -178,7 +178,7 @@ def test_a_run_that_has_finished_is_reused_and_another_needs_another_folder(smal
 def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_checkpoint(
     small: Small, tmp_path: Path
 ) -> None:
-    config = TrainConfig(epochs=2, threads=1, hide_passes=-1)
+    config = TrainConfig(epochs=2, threads=1, people=0)
     trained = train(*small, config, silent(), tmp_path)
     newest = checkpoints_in(tmp_path)[-1]
     with safe_open(newest, framework="pt") as stream:
@@ -198,7 +198,7 @@ def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_checkp
 @pytest.mark.parametrize("kind", TOWERS)
 def test_training_stops_when_validation_has_not_risen_and_keeps_the_best_epoch(small: Small, kind: str) -> None:
     # So high a learning rate forgets the linear start, and what was learned as well.
-    config = TrainConfig(epochs=30, patience=2, learning_rate=0.9, threads=1, hide_passes=-1)
+    config = TrainConfig(epochs=30, patience=2, learning_rate=0.9, threads=1, people=0)
     split, tower = small.split, dataclasses.replace(small.tower, kind=kind)
     trained = train(small.data, split, tower, config, silent())
     figures = [epoch.ndcg_at_10 for epoch in trained.epochs]
@@ -212,7 +212,7 @@ def test_training_stops_when_validation_has_not_risen_and_keeps_the_best_epoch(s
 
 def test_without_validation_all_epochs_are_run_and_the_last_is_kept(small: Small) -> None:
     nobody = small.split.validation.take(np.zeros(0, np.int64))
-    config = TrainConfig(epochs=3, patience=1, learning_rate=0.9, threads=1, hide_passes=-1)
+    config = TrainConfig(epochs=3, patience=1, learning_rate=0.9, threads=1, people=0)
     trained = train(small.data, small.split._replace(validation=nobody), small.tower, config, silent())
     assert len(trained.epochs) == 3
     assert trained.best == 2
@@ -371,20 +371,19 @@ def test_a_wrong_knob_is_named(make: object, problem: str) -> None:
 
 
 def test_the_batch_is_chosen_from_the_number_of_events() -> None:
-    sizes = [TrainConfig().for_data("pooled", events, 10).batch for events in (3, 100, 13_000, 100_000, 10_000_000)]
+    sizes = [TrainConfig().for_data("pooled", events).batch for events in (3, 100, 13_000, 100_000, 10_000_000)]
     assert sizes[0] == 3, "no more than there are"
     assert sizes == sorted(sizes)
     assert all(size & (size - 1) == 0 for size in sizes[1:]), "powers of two"
-    assert TrainConfig(batch=512).for_data("pooled", 100_000, 10).batch == 512
+    assert TrainConfig(batch=512).for_data("pooled", 100_000).batch == 512
 
 
 @pytest.mark.parametrize("kind", TOWERS)
 def test_small_data_are_read_more_often(kind: str) -> None:
-    chosen = [TrainConfig().for_data(kind, events, events // 100) for events in (1000, 1_000_000, 100_000_000)]
-    assert [one.epochs for one in chosen] == sorted((one.epochs for one in chosen), reverse=True)
-    assert [one.hide_passes for one in chosen] == sorted((one.hide_passes for one in chosen), reverse=True)
-    assert TrainConfig(epochs=7, hide_passes=-1).for_data(kind, 1000, 10).epochs == 7
-    assert TrainConfig(epochs=7, hide_passes=-1).for_data(kind, 1000, 10).hide_passes == 0
+    epochs = [TrainConfig().for_data(kind, events).epochs for events in (1000, 100_000, 100_000_000)]
+    assert epochs == sorted(epochs, reverse=True)
+    assert epochs[0] > epochs[-1] > 0
+    assert TrainConfig(epochs=7).for_data(kind, 1000).epochs == 7
 
 
 def test_bags_and_padding_give_the_same_content_rows() -> None:
