@@ -84,9 +84,11 @@ def test_two_processes_have_the_loss_and_gradients_of_one(compared: Compared, ki
 
 @pytest.mark.parametrize("kind", TOWERS)
 def test_two_processes_end_at_the_weights_of_one(compared: Compared, kind: str) -> None:
-    for name in [name for name in compared.one if name.startswith(f"{kind}.ids") or ".user_tower." in name]:
+    names = [name for name in compared.one if name.startswith((f"{kind}.ids.", f"{kind}.user_tower."))]
+    assert len(names) > 2
+    for name in names:
         torch.testing.assert_close(compared.two[0][name], compared.two[1][name], rtol=0, atol=0)
-        torch.testing.assert_close(compared.two[0][name], compared.one[name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(compared.two[0][name], compared.one[name], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", TOWERS)
