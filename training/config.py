@@ -41,7 +41,7 @@ class TrainConfig:
     mask_hits: bool = True
     targets: str = "all"
     start: str = "linear"
-    penalty: float = 200.0
+    penalty: float = 100.0
     teach: float = 0.5
     people: int = 32
     next_weight: float = 0.0
@@ -80,7 +80,7 @@ class TrainConfig:
         """
         least, most = (64, 1024) if kind == "pooled" else (512, 8192)
         batch = self.batch or int(np.clip(2 ** round(math.log2(max(events, 1) / 128)), least, most))
-        reads, fewest, most_often = (2e5, 2, 6) if kind == "pooled" else (1e6, 8, 20)
+        reads, fewest, most_often = (3e5, 2, 6) if kind == "pooled" else (1e6, 8, 20)
         epochs = self.epochs or int(np.clip(round(reads / max(events, 1)), fewest, most_often))
         weight = self.next_weight or {"pooled": 0.1, "sequence": 1.0}[kind]
         return replace(self, batch=max(2, min(batch, events)), epochs=epochs, next_weight=weight)

@@ -138,8 +138,8 @@ def train(
             bar = progress.add_task(f"epoch {number + 1} of at most {config.epochs}", total=len(steps))
             for batches in steps:
                 keep_N1 = on(device, rng.random((len(counts_N), 1), np.float32) >= config.id_dropout)
-                table = Table(*model.table(bags, keep_N1))
-                loss = _total(objectives, weights, model, table, batches, rng)
+                tables = [Table(*model.table(bags, keep_N1)), Table(*model.table(bags))]
+                loss = _total(objectives, weights, model, tables, batches, rng)
                 losses.append(mean_over_processes(loss.item(), device))
                 if not math.isfinite(losses[-1]):
                     raise DataError(_not_finite(losses[-1], number + 1, len(losses), kept))
@@ -256,13 +256,13 @@ def _total(
     objectives: list[Objective],
     weights: list[float],
     model: TwoTower,
-    table: Table,
+    tables: list[Table],
     batches: list[Int64s],
     rng: np.random.Generator,
 ) -> Tensor:
-    """Adds up the weighted losses of a step."""
-    parts = zip(objectives, weights, batches, strict=False)
-    return torch.stack([weight * each.loss(model, table, batch, rng) for each, weight, batch in parts]).sum()
+    """Adds up the weighted losses of a step; ids are dropped for the first objective only, the others need all."""
+    parts = zip(objectives, weights, tables, batches, strict=False)
+    return torch.stack([weight * each.loss(model, table, batch, rng) for each, weight, table, batch in parts]).sum()
 
 
 def _parameter_groups(model: TwoTower, learning_rate: float) -> list[dict[str, Any]]:
