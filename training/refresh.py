@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -165,6 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.movies is None and not options.remove:
         parser.error("nothing to do: give --movies, --remove or both")
+    started = time.perf_counter()
     try:
         changed = _read(options.movies) if options.movies else []
         bundle, pointer = publish_refresh(Registry(options.registry), changed, options.remove)
@@ -176,7 +178,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     print(
         f"{len(changed)} added or changed, {len(options.remove)} removed: bundle {bundle.id[:12]} of space "
-        f"{bundle.space[:12]} is published, generation {pointer.generation}"
+        f"{bundle.space[:12]} is published, generation {pointer.generation} "
+        f"({time.perf_counter() - started:.1f} s)"
     )
     return 0
 
