@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constr
 TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)' --no-deps) torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format protos bench lock clean
+.PHONY: help setup demo test report lint format protos bench lock clean
 
 help: ## List the commands.
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -35,6 +35,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## Train, publish, serve and recommend, then stop everything.
 	@$(BIN)/python -m clients.demo $(if $(DATA),--data "$$DATA")
+
+report: $(STAMP) ## Train towers of several seeds, measure them beside all baselines, write one page.
+	@$(BIN)/python -m training.report --data "$(or $(DATA),data/ml-latest-small)" --out .marquee/report
 
 test: $(STAMP) ## Run the tests.
 	@$(BIN)/python -m pytest
