@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import demo, latency, preparing, startup, training
+from benchmarks import demo, latency, passes, preparing, startup, training
 from benchmarks.machine import facts
 from benchmarks.processes import Processes, interrupt_once
 from benchmarks.report import Row, check_writable, markdown, write_json
@@ -18,7 +18,7 @@ from benchmarks.work import Work, describe_data, obtain_data, publish, say
 from marquee.errors import MarqueeError
 
 PARTS = ("training", "startup", "latency", "preparing", "demo")
-ON_REQUEST = ("preparing-20m",)
+ON_REQUEST = ("preparing-20m", passes.GIVEN, passes.ONE_MILLION)
 _ALONE = frozenset(("demo", "preparing", *ON_REQUEST))
 _SERVED = ("startup", "latency")
 
@@ -44,7 +44,11 @@ def _parser() -> argparse.ArgumentParser:
         "--data", default="", help='folder in MovieLens format, or "sample" (default: the best there is)'
     )
     parser.add_argument(
-        "--only", nargs="+", choices=PARTS + ON_REQUEST, default=PARTS, help="parts to measure (all but preparing-20m)"
+        "--only",
+        nargs="+",
+        choices=PARTS + ON_REQUEST,
+        default=PARTS,
+        help=f"parts to measure (all but {', '.join(ON_REQUEST)})",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("benchmarks/results/latest.json"), help="JSON to write (%(default)s)"
@@ -86,6 +90,10 @@ def _measure(work: Work, parts: frozenset[str], rows: list[Row]) -> None:
     for size in (preparing.ONE_MILLION, preparing.TWENTY_MILLIONS):
         if size.name in parts:
             rows += preparing.measure(work, size)
+    if passes.GIVEN in parts:
+        rows += passes.measure_given(work)
+    if passes.ONE_MILLION in parts:
+        rows += passes.measure_million(work)
     if "demo" in parts:
         rows += demo.measure(work)
 
