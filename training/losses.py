@@ -16,7 +16,9 @@ LOG_Q_VARIANTS = ("none", "expected", "probability", "positive_aware")
 
 
 def log_q(item_counts_N: Tensor, batch: int, variant: str, uniform: int = 0) -> Tensor:
-    """Returns log Q [N] of `batch` negatives drawn as often as items are targets, and `uniform` ones drawn alike.
+    """Returns log Q [N] of `batch` negatives drawn as often as items are targets, and `uniform` drawn alike.
+
+    The latter come from items that have a count.
 
     `expected` is the expected number of times that an item is among them, and so for `positive_aware`; `probability` is
     the chance that it is there at all, 1 - (1 - w)^B for the first part, which saturates for items expected several
@@ -28,7 +30,7 @@ def log_q(item_counts_N: Tensor, batch: int, variant: str, uniform: int = 0) -> 
     if variant == "none":
         return torch.zeros_like(share_N).float()
     drawn_N = -torch.expm1(batch * torch.log1p(-share_N)) if variant == "probability" else share_N * batch
-    return (drawn_N + uniform / len(share_N)).log().float()
+    return (drawn_N + uniform / max(int((item_counts_N > 0).sum()), 1)).log().float()
 
 
 def sampled_softmax(

@@ -61,10 +61,12 @@ class Negatives:
         self._positives = Positives(log, len(counts_N))
         self._config, self._group = config, group
         self._movies = len(counts_N)
+        # Nobody could have watched the others, and as negatives they would teach that what is new is bad.
+        self._known = np.flatnonzero(counts_N)
         self._counts_N = torch.from_numpy(counts_N)
         self._drawn = min(config.batch, config.most_drawn)
         uniform = config.uniform if config.negatives == "mixed" else 0
-        self._uniform = min(uniform, self._movies)
+        self._uniform = min(uniform, len(self._known))
         self._log_q_N = (
             torch.zeros(self._movies)
             if config.negatives == "full"
@@ -100,9 +102,9 @@ class Negatives:
 
     def _draw(self, items_G: Int64s, rng: np.random.Generator) -> Int64s:
         if self._config.negatives == "full":
-            return np.arange(self._movies)
+            return self._known
         drawn = items_G if len(items_G) <= self._drawn else rng.choice(items_G, self._drawn, replace=False)
-        return np.concatenate([drawn, rng.integers(0, self._movies, self._uniform)])
+        return np.concatenate([drawn, self._known[rng.integers(0, len(self._known), self._uniform)]])
 
     def _masked(self, people_B: Int64s, items_B: Int64s, items_C: Int64s) -> Mask:
         if self._config.mask_hits:

@@ -67,6 +67,11 @@ def disliked(kinds_BL: Tensor) -> Tensor:
     return (kinds_BL == DISLIKED) | (kinds_BL == NOT_INTERESTED)
 
 
+def nobody(dimension: int) -> nn.Parameter:
+    """Makes the query of somebody without events, a unit vector: fitted once the item vectors are final."""
+    return nn.Parameter(torch.full((dimension,), dimension**-0.5), requires_grad=False)
+
+
 class PooledUserTower(nn.Module):
     """Pools a history with learned recency and rating weights, then refines the pool by an MLP.
 
@@ -90,6 +95,7 @@ class PooledUserTower(nn.Module):
         last = nn.Linear(config.hidden, dimension)
         self.refine = nn.Sequential(nn.Linear(heads * dimension + 1, config.hidden), nn.GELU(), last)
         self.said = Said(config)
+        self.nobody_D = nobody(dimension)
         nn.init.zeros_(self.rating_gain.weight)
         nn.init.ones_(self.rating_gain.bias)
         with torch.no_grad():
@@ -114,7 +120,10 @@ class PooledUserTower(nn.Module):
         pools_BM = (pooled_BHD[:, :-2] * self._gates(count_B, ages_BL[:, 0])[..., None]).flatten(1)
         count_B1 = torch.log1p(count_B.to(pools_BM.dtype))[:, None]
         user_BD = F.normalize(self.mix(pools_BM) + self.refine(torch.cat([pools_BM, count_B1], dim=1)), dim=-1)
-        return user_BD if self.training else self.said.pull(user_BD, said_BL2, pooled_BHD[:, -2:])
+        if self.training:
+            return user_BD
+        user_BD = torch.where(real_BL.any(dim=1, keepdim=True), user_BD, self.nobody_D)
+        return self.said.pull(user_BD, said_BL2, pooled_BHD[:, -2:])
 
     def _gates(self, count_B: Tensor, newest_age_B: Tensor) -> Tensor:
         bucket_B = torch.log2(count_B.clamp(min=1).float()).ceil().to(torch.int64).clamp(max=_COUNT_BUCKETS - 1)

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that everyone uses
 from torch import Tensor, nn
 
 from marquee.features import AGE_EDGES_S, GAP_EDGES_S, KINDS
-from training.pooled import BucketTable, Said
+from training.pooled import BucketTable, Said, nobody
 
 if TYPE_CHECKING:
     from training.model import TowerConfig
@@ -84,6 +84,7 @@ class SequenceUserTower(nn.Module):
             nn.Linear(2 * dimension, config.hidden), nn.GELU(), nn.Linear(config.hidden, dimension)
         )
         self.said = Said(config)
+        self.nobody_D = nobody(dimension)
         ranks_L = torch.arange(length)
         older_LL = ranks_L[None] - ranks_L[:, None]
         self.register_buffer("buckets_LL", distance_buckets(older_LL), persistent=False)
@@ -119,6 +120,7 @@ class SequenceUserTower(nn.Module):
         user_BD = self.query(states_BD, ages_BL[:, 0], kinds_BL[:, 0] != 0)
         if self.training:
             return user_BD
+        user_BD = torch.where((kinds_BL[:, 0] != 0)[:, None], user_BD, self.nobody_D)
         said_BL2 = self.said.weights(kinds_BL)
         return self.said.pull(user_BD, said_BL2, said_BL2.transpose(1, 2) @ rows_BLD)
 

@@ -22,6 +22,7 @@ from marquee.bundle.v1 import bundle_pb2
 from marquee.errors import ConfigError, DataError
 from marquee.features import Int64s, content_ids, feature_spec
 from training import linear
+from training.baselines.interactions import watched
 from training.batches import EventLog
 from training.checkpoint import Checkpoints, restore, section, training_tensors
 from training.config import TrainConfig
@@ -169,7 +170,9 @@ def train(
                 kept.save(steps_done, number + 1, tensors, state, best=is_best)
 
     model.load_state_dict(best_state)
-    return Trained(model.cpu().eval(), config, spec, content_NT, epochs, best)
+    model.cpu().eval()
+    _fit_nobody(model, content_NT, split.fit)
+    return Trained(model, config, spec, content_NT, epochs, best)
 
 
 def validate(model: TwoTower, bags: ContentBags, queries: Queries, spec: bundle_pb2.FeatureSpec) -> Validated:
@@ -215,6 +218,15 @@ def _seed_everything(config: TrainConfig, device: torch.device) -> None:
     torch.use_deterministic_algorithms(device.type == "cpu")
     # A debugging aid that comes with it and costs 5 % here: nothing reads memory before it is written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@torch.no_grad()
+def _fit_nobody(model: TwoTower, content_NT: Int64s, log: EventLog) -> None:
+    """Points the query of somebody without events at what most people have watched."""
+    vectors_ND = model.item_tower.vectors(*model.table(ContentBags(torch.from_numpy(content_NT)))).numpy()
+    people_N = np.asarray(watched(log, len(vectors_ND)).sum(axis=0), np.float32)
+    nobody_D = model.user_tower.get_parameter("nobody_D")
+    nobody_D.copy_(torch.from_numpy(linear.popular_direction(vectors_ND, people_N)))
 
 
 def _examples(log: EventLog, config: TrainConfig) -> Int64s:
