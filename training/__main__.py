@@ -46,6 +46,8 @@ _KNOBS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "negatives": ("a batch's own targets; mixed with movies drawn alike; or the full catalogue", NEGATIVES),
     "logq": ("correction for how often a negative is drawn", LOG_Q_VARIANTS),
     "start": ("where the table starts: at a closed-form linear model, or at random", STARTS),
+    "people": ("people a step whose hidden history is to be found as well; 0 goes without", None),
+    "next_weight": ("weight of finding the next movie beside that", None),
 }
 
 

@@ -253,18 +253,16 @@ def _vary_kinds(kinds_BL: Int64s, values_BL: Floats, rng: np.random.Generator) -
 
 
 def delayed(times_ms: Int64s, rng: np.random.Generator) -> Int64s:
-    """Moves half of the moments that ages are measured from later, by a minute to a day.
+    """Moves half of the moments that ages are measured from later, by a minute to ten years.
 
-    In training a target follows its history by seconds; a served person's newest event may be hours old.
+    In training a target follows its history by seconds; a served person's newest event may be years old.
     """
-    return np.where(rng.random(times_ms.shape) < 0.5, later(times_ms, rng, _MINUTE_MS, _DAY_MS), times_ms)
+    return np.where(rng.random(times_ms.shape) < 0.5, later(times_ms, rng, _MINUTE_MS), times_ms)
 
 
-def later(
-    times_ms: Int64s, rng: np.random.Generator, least_ms: float = _DAY_MS, most_ms: float = _TEN_YEARS_MS
-) -> Int64s:
-    """Moves moments later, by `least_ms` to `most_ms`, all orders of magnitude alike."""
-    delay_ms = np.exp(rng.uniform(np.log(least_ms), np.log(most_ms), times_ms.shape))
+def later(times_ms: Int64s, rng: np.random.Generator, least_ms: float = _DAY_MS) -> Int64s:
+    """Moves moments later, by `least_ms` to ten years, all orders of magnitude alike."""
+    delay_ms = np.exp(rng.uniform(np.log(least_ms), np.log(_TEN_YEARS_MS), times_ms.shape))
     return times_ms + delay_ms.astype(np.int64)
 
 

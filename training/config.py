@@ -10,8 +10,8 @@ import numpy as np
 from marquee.errors import ConfigError
 from training.losses import LOG_Q_VARIANTS
 
-NEGATIVES = ("in_batch", "mixed", "full")
-STARTS = ("linear", "random")
+NEGATIVES = ("auto", "in_batch", "mixed", "full")
+STARTS = ("auto", "linear", "random")
 TARGETS = ("all", "liked")
 
 
@@ -19,7 +19,7 @@ TARGETS = ("all", "liked")
 class TrainConfig:
     """Says how to train. The same seed, data and `threads` give the same weights, to the bit.
 
-    0 in `epochs`, `batch` and `next_weight` is filled in by `for_data`. `batch` counts targets; a step also has the
+    0 in `epochs` and `batch`, and `auto`, are filled in by `for_data`. `batch` counts targets; a step also has the
     histories of `people` with a part hidden (0 goes without), and `next_weight` weighs the batch's loss against theirs.
     Negatives are the batch's own targets, at most `most_drawn` of them, with `mixed` also `uniform` movies drawn alike;
     `full` is the catalogue. `start` is where the table begins, `teach` the teacher's share in the hiding objective,
@@ -31,20 +31,20 @@ class TrainConfig:
     epochs: int = 0
     patience: int = 3
     batch: int = 0
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     temperature: float = 0.08
-    learn_temperature: bool = True
+    learn_temperature: bool = False
     logq: str = "expected"
-    negatives: str = "mixed"
+    negatives: str = "auto"
     uniform: int = 256
     most_drawn: int = 1024
     mask_hits: bool = True
     targets: str = "all"
-    start: str = "linear"
+    start: str = "auto"
     penalty: float = 100.0
     teach: float = 0.5
-    people: int = 32
-    next_weight: float = 0.0
+    people: int = 0
+    next_weight: float = 1.0
     average: float = 0.98
     id_dropout: float = 0.1
     empty_share: float = 0.02
@@ -76,11 +76,18 @@ class TrainConfig:
         """Fills in what depends on the tower and on the data's size.
 
         A batch is large enough for negatives of every kind, small enough for a hundred steps an epoch. Small data are
-        read more often, and by a sequence tower, which starts with nothing but the table, several times as often.
+        read more often, and by a sequence tower more often than by a pooled one.
         """
         least, most = (64, 1024) if kind == "pooled" else (512, 8192)
         batch = self.batch or int(np.clip(2 ** round(math.log2(max(events, 1) / 128)), least, most))
-        reads, fewest, most_often = (3e5, 2, 6) if kind == "pooled" else (1e6, 8, 20)
+        reads, fewest, most_often = (6e5, 4, 8) if kind == "pooled" else (1e6, 8, 20)
         epochs = self.epochs or int(np.clip(round(reads / max(events, 1)), fewest, most_often))
-        weight = self.next_weight or {"pooled": 0.1, "sequence": 1.0}[kind]
-        return replace(self, batch=max(2, min(batch, events)), epochs=epochs, next_weight=weight)
+        # Measured on validation: a pool that starts at the linear model does not get far from it.
+        start, negatives = {"pooled": ("random", "in_batch"), "sequence": ("linear", "mixed")}[kind]
+        return replace(
+            self,
+            batch=max(2, min(batch, events)),
+            epochs=epochs,
+            start=start if self.start == "auto" else self.start,
+            negatives=negatives if self.negatives == "auto" else self.negatives,
+        )
