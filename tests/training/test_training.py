@@ -308,7 +308,7 @@ def test_the_flags_are_these() -> None:
     flags = {flag for action in build_parser()._actions for flag in action.option_strings if flag.startswith("--")}
     data = {"--data", "--columns", "--cache", "--out", "--checkpoints"}
     model = {"--tower", "--dimension", "--targets", "--negatives", "--logq", "--start", "--temperature"}
-    run = {"--seed", "--epochs", "--batch", "--learning-rate", "--baselines"}
+    run = {"--seed", "--epochs", "--batch", "--learning-rate", "--baselines", "--people", "--next-weight"}
     assert flags == data | model | run | {"--help"}
 
 
