@@ -112,7 +112,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     options = build_parser().parse_args(arguments)
     try:
-        run(options, Console())
+        # A pipe has no width to fold the table to.
+        run(options, Console(width=None if sys.stdout.isatty() else 140))
     except MarqueeError as error:
         print(f"ablation: {error.message}", file=sys.stderr)
         return 1
