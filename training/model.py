@@ -42,7 +42,7 @@ class TowerConfig:
     blocks: int = 2
     heads: int = 2
     dropout: float = 0.2
-    like_pull: float = 0.7
+    like_pull: float = 0.8
     dislike_pull: float = 0.5
     content_buckets: int = 16384
     max_content_tokens: int = 24
