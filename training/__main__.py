@@ -15,9 +15,9 @@ from rich.table import Table
 
 from marquee.bundle.format import Bundle, check_destination
 from marquee.bundle.v1 import bundle_pb2
-from marquee.errors import MarqueeError
 from training.baselines import left_out
 from training.choice import LARGEST_LOSS, choose, figures
+from training.command import run_command
 from training.config import NEGATIVES, STARTS, TARGETS, TrainConfig
 from training.data import Dataset, load_dataset, read_columns
 from training.data.prepared import load_prepared
@@ -53,18 +53,10 @@ _KNOBS: dict[str, tuple[str, tuple[str, ...] | None]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
-    console = Console(stderr=True)
     options = build_parser().parse_args(arguments)
-    try:
-        run(options, console)
-    except MarqueeError as error:
-        print(f"training: {error.message}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        left = f"; the same command goes on from {options.checkpoints}" if options.checkpoints else ""
-        print(f"training: interrupted; nothing was written{left}", file=sys.stderr)
-        return 130
-    return 0
+    left = f"; the same command goes on from {options.checkpoints}" if options.checkpoints else ""
+    console = Console(stderr=True)
+    return run_command("training", lambda: run(options, console), interrupted=f"; nothing was written{left}")
 
 
 def run(options: argparse.Namespace, console: Console) -> None:

@@ -21,7 +21,8 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from marquee.errors import ConfigError, MarqueeError
+from marquee.errors import ConfigError
+from training.command import run_command
 from training.config import TrainConfig
 from training.data import Dataset, load_dataset
 from training.metrics import Doubles, interval, paired_difference
@@ -111,16 +112,9 @@ def as_row(name: str, outcome: Outcome, default: Outcome) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     options = build_parser().parse_args(arguments)
-    try:
-        # A pipe has no width to fold the table to.
-        run(options, Console(width=None if sys.stdout.isatty() else 140))
-    except MarqueeError as error:
-        print(f"ablation: {error.message}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("ablation: interrupted; the rows printed so far stand", file=sys.stderr)
-        return 130
-    return 0
+    # A pipe has no width to fold the table to.
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    return run_command("ablation", lambda: run(options, console), interrupted="; the rows printed so far stand")
 
 
 def run(options: argparse.Namespace, console: Console) -> None:

@@ -21,12 +21,12 @@ from rich.console import Console
 from marquee.bundle.format import ITEM_VECTORS, Bundle
 from marquee.bundle.v1 import bundle_pb2
 from marquee.engine.encoder import Encoder
-from marquee.errors import MarqueeError
 from marquee.features import Floats, Int64s, TowerInput, content_ids, tie_hash
 from training.baselines.content import ContentConfig, ContentKnn, content_grid
 from training.baselines.interactions import watched
 from training.baselines.popularity import Popularity
 from training.batches import EventLog, event_log
+from training.command import run_command
 from training.config import TrainConfig
 from training.data import Dataset, load_dataset
 from training.metrics import Doubles, Mask, ndcg_at, recall_at, top_k
@@ -386,16 +386,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     options = build_parser().parse_args(arguments)
-    try:
-        for line in run(options, Console(stderr=True)):
-            print(line, flush=True)
-    except MarqueeError as error:
-        print(f"cold: {error.message}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("cold: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return run_command("cold", lambda: _print_all(run(options, Console(stderr=True))), interrupted="")
+
+
+def _print_all(lines: Iterator[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,26 @@ class Table(NamedTuple):
     content_rows_ND: Tensor
 
 
+class Task(NamedTuple):
+    """Holds what every objective is made of: events, the positions [n] of targets among them, and how to train.
+
+    `counts_N` are the training events of each movie.
+    """
+
+    log: EventLog
+    examples: Int64s
+    counts_N: Int64s
+    spec: bundle_pb2.FeatureSpec
+    config: TrainConfig
+    group: Group
+
+    def eligible(self) -> Mask:
+        """Marks the events that may be targets, [E]."""
+        eligible_E = np.zeros(self.log.size, bool)
+        eligible_E[self.examples] = True
+        return eligible_E
+
+
 class Objective(Protocol):
     """Deals out an epoch's batches and computes the loss of each."""
 
@@ -57,21 +77,19 @@ class Objective(Protocol):
 class Negatives:
     """Draws candidates and knows how often each is expected among them."""
 
-    def __init__(self, log: EventLog, counts_N: Int64s, config: TrainConfig, group: Group) -> None:
-        self._positives = Positives(log, len(counts_N))
-        self._config, self._group = config, group
-        self._movies = len(counts_N)
+    def __init__(self, task: Task) -> None:
+        config, movies = task.config, len(task.counts_N)
+        self._config, self._group = config, task.group
+        self._positives = Positives(task.log, movies)
         # Nobody could have watched the others, and as negatives they would teach that what is new is bad.
-        self._known = np.flatnonzero(counts_N)
-        self._counts_N = torch.from_numpy(counts_N)
+        self._known = np.flatnonzero(task.counts_N)
         self._drawn = min(config.batch, config.most_drawn)
-        uniform = config.uniform if config.negatives == "mixed" else 0
-        self._uniform = min(uniform, len(self._known))
+        self._uniform = min(config.uniform if config.negatives == "mixed" else 0, len(self._known))
         self._log_q_N = (
-            torch.zeros(self._movies)
+            torch.zeros(movies)
             if config.negatives == "full"
-            else log_q(self._counts_N, self._drawn, config.logq, self._uniform)
-        ).to(group.device)
+            else log_q(torch.from_numpy(task.counts_N), self._drawn, config.logq, self._uniform)
+        ).to(task.group.device)
 
     def loss(
         self,
@@ -115,27 +133,17 @@ class Negatives:
 class Next:
     """Finds the next movie of histories, each target with a history of its own."""
 
-    def __init__(
-        self,
-        log: EventLog,
-        examples: Int64s,
-        negatives: Negatives,
-        spec: bundle_pb2.FeatureSpec,
-        config: TrainConfig,
-        group: Group,
-    ) -> None:
-        self._log, self._examples, self._negatives, self._own = log, examples, negatives, group.share
+    def __init__(self, task: Task, negatives: Negatives) -> None:
+        self._log, self._examples, self._negatives, self._own = task.log, task.examples, negatives, task.group.share
         self._spec = bundle_pb2.FeatureSpec()
-        self._spec.CopyFrom(spec)
-        self._spec.max_history = min(spec.max_history, _NEXT_HISTORY)
-        self._config = config
+        self._spec.CopyFrom(task.spec)
+        self._spec.max_history = min(task.spec.max_history, _NEXT_HISTORY)
+        self._config = task.config
 
     def batches(self, rng: np.random.Generator) -> list[Int64s]:
         """Deals out the examples in a drawn order; what does not fill a batch waits for another epoch."""
-        order = rng.permutation(self._examples)
-        return np.split(
-            order[: len(order) // self._config.batch * self._config.batch], len(order) // self._config.batch
-        )
+        full = len(self._examples) // self._config.batch
+        return np.split(rng.permutation(self._examples)[: full * self._config.batch], full)
 
     def loss(self, model: TwoTower, table: Table, batch: Int64s, rng: np.random.Generator) -> Tensor:
         """Computes the loss of the events at the positions of `batch`."""
@@ -151,18 +159,9 @@ class Next:
 class NextAtEvery:
     """Finds the next movie at every position of histories, for a sequence tower. A batch is starts and ends, [W, 2]."""
 
-    def __init__(
-        self,
-        log: EventLog,
-        examples: Int64s,
-        negatives: Negatives,
-        spec: bundle_pb2.FeatureSpec,
-        config: TrainConfig,
-        group: Group,
-    ) -> None:
-        self._log, self._negatives, self._spec, self._config, self._group = log, negatives, spec, config, group
-        self._eligible_E = np.zeros(log.size, bool)
-        self._eligible_E[examples] = True
+    def __init__(self, task: Task, negatives: Negatives) -> None:
+        self._log, self._spec, self._config, self._group = task.log, task.spec, task.config, task.group
+        self._negatives, self._eligible_E = negatives, task.eligible()
 
     def batches(self, rng: np.random.Generator) -> list[Int64s]:
         """Deals out stretches of like length, so that little is padding; a batch has about `config.batch` events."""
@@ -198,22 +197,12 @@ class NextAtEvery:
 class Hide:
     """Finds the hidden part of histories by the rest, over the whole catalogue."""
 
-    def __init__(
-        self,
-        log: EventLog,
-        examples: Int64s,
-        counts_N: Int64s,
-        teacher: Ease | None,
-        spec: bundle_pb2.FeatureSpec,
-        config: TrainConfig,
-        group: Group,
-    ) -> None:
-        self._log, self._teacher, self._spec, self._config, self._group = log, teacher, spec, config, group
-        self._eligible_E = np.zeros(log.size, bool)
-        self._eligible_E[examples] = True
-        self._untrained_N = on(group.device, counts_N == 0)
-        self._movies = len(counts_N)
-        self._people = np.flatnonzero(np.diff(log.starts) >= 2)
+    def __init__(self, task: Task, teacher: Ease | None) -> None:
+        self._log, self._spec, self._config, self._group = task.log, task.spec, task.config, task.group
+        self._teacher, self._eligible_E = teacher, task.eligible()
+        self._untrained_N = on(task.group.device, task.counts_N == 0)
+        self._movies = len(task.counts_N)
+        self._people = np.flatnonzero(np.diff(task.log.starts) >= 2)
 
     def batches(self, rng: np.random.Generator) -> list[Int64s]:
         """Deals out everybody with two events or more once, `config.people` at a time."""

@@ -26,9 +26,10 @@ from marquee.bundle.gate import check_consistent
 from marquee.bundle.registry import Pointer, Registry
 from marquee.bundle.v1 import bundle_pb2
 from marquee.engine.encoder import ItemTower
-from marquee.errors import DataError, MarqueeError, RegistryError
+from marquee.errors import DataError, RegistryError
 from marquee.features import Floats, HistoryIndex, Int64s, content_ids
 from marquee.movies import MovieRecord
+from training.command import run_command
 from training.data import ColumnMap, load_movies
 from training.export import write_catalogue_part, write_probe_part
 
@@ -166,22 +167,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.movies is None and not options.remove:
         parser.error("nothing to do: give --movies, --remove or both")
+    return run_command("refresh", lambda: _refresh(options), interrupted="; nothing was published")
+
+
+def _refresh(options: argparse.Namespace) -> None:
     started = time.perf_counter()
-    try:
-        changed = _read(options.movies) if options.movies else []
-        bundle, pointer = publish_refresh(Registry(options.registry), changed, options.remove)
-    except MarqueeError as error:
-        print(f"refresh: {error.message}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("refresh: interrupted; nothing was published", file=sys.stderr)
-        return 130
+    changed = _read(options.movies) if options.movies else []
+    bundle, pointer = publish_refresh(Registry(options.registry), changed, options.remove)
     print(
         f"{len(changed)} added or changed, {len(options.remove)} removed: bundle {bundle.id[:12]} of space "
         f"{bundle.space[:12]} is published, generation {pointer.generation} "
         f"({time.perf_counter() - started:.1f} s)"
     )
-    return 0
 
 
 def _read(path: Path) -> list[MovieRecord]:

@@ -31,7 +31,7 @@ from training.device import choose_device
 from training.distributed import Group, average_gradients, copy_from_first, mean_over_processes
 from training.metrics import Doubles, ndcg_at, recall_at, top_k
 from training.model import ContentBags, TowerConfig, TwoTower
-from training.objectives import Hide, Negatives, Next, NextAtEvery, Objective, Table, deal, on, run_user_tower
+from training.objectives import Hide, Negatives, Next, NextAtEvery, Objective, Table, Task, deal, on, run_user_tower
 from training.split import Queries, Split, liked_events
 
 # The learning rate rises over so many steps, and falls to 0 along a cosine.
@@ -110,8 +110,7 @@ def train(
     if config.start == "linear":
         _start_table(model, linear.start_rows(log, len(counts_N), tower.dimension, config.penalty, config.seed))
     model.to(device)
-    objectives = _objectives(log, examples, counts_N, spec, tower, config, group)
-    weights = [config.next_weight, 1.0]
+    objectives = _objectives(Task(log, examples, counts_N, spec, config, group), tower.kind)
     optimizer = torch.optim.Adam(_parameter_groups(model, config.learning_rate))
     copy_from_first(model)
     average = copy.deepcopy(model.state_dict())
@@ -139,8 +138,11 @@ def train(
             bar = progress.add_task(f"epoch {number + 1} of at most {config.epochs}", total=len(steps))
             for batches in steps:
                 keep_N1 = on(device, rng.random((len(counts_N), 1), np.float32) >= config.id_dropout)
-                tables = [Table(*model.table(bags, keep_N1)), Table(*model.table(bags))]
-                loss = _total(objectives, weights, model, tables, batches, rng)
+                table = Table(*model.table(bags, keep_N1))
+                loss = config.next_weight * objectives[0].loss(model, table, batches[0], rng)
+                # Ids are dropped for the next movie only: the other objectives need all of them.
+                for other, batch in zip(objectives[1:], batches[1:], strict=False):
+                    loss = loss + other.loss(model, Table(*model.table(bags)), batch, rng)
                 losses.append(mean_over_processes(loss.item(), device))
                 if not math.isfinite(losses[-1]):
                     raise DataError(_not_finite(losses[-1], number + 1, len(losses), kept))
@@ -246,39 +248,17 @@ def _start_table(model: TwoTower, rows_ND: np.ndarray) -> None:
             model.own_rows.weight.copy_(model.ids.weight)
 
 
-def _objectives(
-    log: EventLog,
-    examples: Int64s,
-    counts_N: Int64s,
-    spec: bundle_pb2.FeatureSpec,
-    tower: TowerConfig,
-    config: TrainConfig,
-    group: Group,
-) -> list[Objective]:
-    negatives = Negatives(log, counts_N, config, group)
-    kind = Next if tower.kind == "pooled" else NextAtEvery
-    objectives: list[Objective] = [kind(log, examples, negatives, spec, config, group)]
-    if config.people:
-        teacher = linear.teacher(log, len(counts_N), config.penalty) if config.teach else None
-        objectives.append(Hide(log, examples, counts_N, teacher, spec, config, group))
+def _objectives(task: Task, kind: str) -> list[Objective]:
+    next_movie = Next if kind == "pooled" else NextAtEvery
+    objectives: list[Objective] = [next_movie(task, Negatives(task))]
+    if task.config.people:
+        movies, penalty = len(task.counts_N), task.config.penalty
+        objectives.append(Hide(task, linear.teacher(task.log, movies, penalty) if task.config.teach else None))
     return objectives
 
 
-def _total(
-    objectives: list[Objective],
-    weights: list[float],
-    model: TwoTower,
-    tables: list[Table],
-    batches: list[Int64s],
-    rng: np.random.Generator,
-) -> Tensor:
-    """Adds up the weighted losses of a step; ids are dropped for the first objective only, the others need all."""
-    parts = zip(objectives, weights, tables, batches, strict=False)
-    return torch.stack([weight * each.loss(model, table, batch, rng) for each, weight, table, batch in parts]).sum()
-
-
 def _parameter_groups(model: TwoTower, learning_rate: float) -> list[dict[str, Any]]:
-    """Lets tables, which see each row seldom and start well, go at half the pace of everything else."""
+    """Lets tables, whose rows are each seen seldom, go at half the pace of everything else."""
     tables = {id(model.ids.weight), id(model.item_tower.content.weight)}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     others = [parameter for parameter in trained if id(parameter) not in tables]

@@ -20,12 +20,14 @@ from training.config import TrainConfig
 from training.data import load_dataset
 from training.distributed import Group, average_gradients, copy_from_first, mean_over_processes, process_group
 from training.model import TOWERS, ContentBags, TowerConfig, TwoTower
-from training.objectives import Hide, Negatives, Next, NextAtEvery, Objective, Table
+from training.objectives import Hide, Negatives, Next, NextAtEvery, Objective, Table, Task
 from training.train import spec_of
 
 STEPS = 2
 # Rows of a batch that two processes do not share evenly.
-CONFIG = TrainConfig(batch=301, people=7, logq="positive_aware", uniform=20, most_drawn=64, teach=0.5)
+CONFIG = TrainConfig(
+    batch=301, people=7, logq="positive_aware", negatives="mixed", uniform=20, most_drawn=64, teach=0.5
+)
 
 
 def objectives_of(kind: str, folder: Path, group: Group) -> tuple[TwoTower, ContentBags, dict[str, Objective]]:
@@ -38,11 +40,8 @@ def objectives_of(kind: str, folder: Path, group: Group) -> tuple[TwoTower, Cont
     model = TwoTower(tower, torch.from_numpy(counts_N > 0))
     copy_from_first(model)
     next_of = Next if kind == "pooled" else NextAtEvery
-    negatives = Negatives(log, counts_N, CONFIG, group)
-    found: dict[str, Objective] = {
-        "next": next_of(log, log.eligible(), negatives, spec, CONFIG, group),
-        "hide": Hide(log, log.eligible(), counts_N, None, spec, CONFIG, group),
-    }
+    task = Task(log, log.eligible(), counts_N, spec, CONFIG, group)
+    found: dict[str, Objective] = {"next": next_of(task, Negatives(task)), "hide": Hide(task, None)}
     return model, ContentBags(torch.from_numpy(content_ids(data.movies, spec))), found
 
 

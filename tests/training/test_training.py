@@ -197,7 +197,7 @@ def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_checkp
 
 @pytest.mark.parametrize("kind", TOWERS)
 def test_training_stops_when_validation_has_not_risen_and_keeps_the_best_epoch(small: Small, kind: str) -> None:
-    # So high a learning rate forgets the linear start, and what was learned as well.
+    # So high a learning rate forgets what was learned.
     config = TrainConfig(epochs=30, patience=2, learning_rate=0.9, threads=1, people=0)
     split, tower = small.split, dataclasses.replace(small.tower, kind=kind)
     trained = train(small.data, split, tower, config, silent())

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marquee import features
+from marquee.bundle.v1 import bundle_pb2
 from marquee.errors import DataError
 from marquee.movies import MovieRecord
 from marquee.v1 import types_pb2
@@ -72,6 +73,17 @@ class Dataset:
     report: LoadReport
     simulated: bool
     fingerprint: str
+
+    def summary(self) -> bundle_pb2.Dataset:
+        """Sums up what a bundle, or a report, says of the data."""
+        return bundle_pb2.Dataset(
+            name=self.name,
+            fingerprint=self.fingerprint,
+            events=len(self.items),
+            users=len(self.user_ids),
+            movies=len(self.movies),
+            simulated=self.simulated,
+        )
 
     def describe(self) -> str:
         """Says in a few lines how much there is, of what time, and what was dropped and why."""

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from marquee.errors import MarqueeError
+from marquee.errors import DataError
+from training.command import run_command
 from training.generate import write_generated
 from training.sample import SIMULATED_NOTICE
 
@@ -14,6 +15,10 @@ from training.sample import SIMULATED_NOTICE
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     options = build_parser().parse_args(arguments)
+    return run_command("generate", lambda: _generate(options), interrupted="; nothing was written")
+
+
+def _generate(options: argparse.Namespace) -> None:
     try:
         write_generated(
             options.out,
@@ -23,17 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
             seed=options.seed,
             file_format=options.format,
         )
-    except MarqueeError as error:
-        print(f"generate: {error.message}", file=sys.stderr)
-        return 1
     except OSError as error:
-        print(f"generate: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("generate: interrupted; nothing was written", file=sys.stderr)
-        return 130
+        raise DataError(str(error)) from error
     print(f"{options.out}: {options.events:,} events. {SIMULATED_NOTICE}", file=sys.stderr)
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from marquee.errors import ConfigError, MarqueeError
+from marquee.errors import ConfigError
+from training.command import run_command
 from training.data import Dataset, load_dataset, read_columns
 from training.report import gather
 from training.report.crew import Job, make_runs
@@ -30,18 +31,10 @@ _LOCK = ".lock"
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
-    console = Console(stderr=True)
     options = build_parser().parse_args(arguments)
-    try:
-        run(options, console)
-    except MarqueeError as error:
-        print(f"report: {error.message}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        kept = options.out / RUNS
-        print(f"report: interrupted; finished runs are kept in {kept}, the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+    console = Console(stderr=True)
+    left = f"; finished runs are kept in {options.out / RUNS}, the same command goes on"
+    return run_command("report", lambda: run(options, console), interrupted=left)
 
 
 def build_parser() -> argparse.ArgumentParser:

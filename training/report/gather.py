@@ -210,14 +210,6 @@ def _timings(results: Sequence[Result]) -> dict[str, float]:
 
 def _origin(data: Dataset, results: Sequence[Result], command: str, scope: Scope) -> Origin:
     abouts = [result.about for result in results]
-    dataset = bundle_pb2.Dataset(
-        name=data.name,
-        fingerprint=data.fingerprint,
-        events=len(data.items),
-        users=len(data.user_ids),
-        movies=len(data.movies),
-        simulated=data.simulated,
-    )
     planned, made = orders(scope), [about.order for about in abouts]
     missing = [order.name for order in planned if order not in made]
     notes = [f"{len(missing)} of {len(planned)} runs are missing: {', '.join(missing)}"] if missing else []
@@ -227,7 +219,7 @@ def _origin(data: Dataset, results: Sequence[Result], command: str, scope: Scope
         else []
     )
     return Origin(
-        dataset=dataset,
+        dataset=data.summary(),
         period=f"{_date(data.times_ms.min())} to {_date(data.times_ms.max())}",
         seeds=sorted({order.seed for order in made}),
         versions=abouts[0].versions,
