@@ -64,12 +64,17 @@ class EventLog(NamedTuple):
         return _log(users, *columns, people=len(self.starts) - 1, spec=spec)
 
     def eligible(self) -> Int64s:
-        """Lists the positions of events that may be targets, ascending.
+        """Lists the positions of events that may be targets, ascending."""
+        return np.flatnonzero(self.is_eligible())
+
+    def is_eligible(self) -> Mask:
+        """Marks events that may be targets, [E].
 
         A person's first event on a movie, as served lists leave out what was seen before; and no dislike, as nothing
         should learn to recommend those. So a target's own movie never stands in its history.
         """
-        return np.flatnonzero(self.first_events() & ~np.isin(self.kinds, (DISLIKED, NOT_INTERESTED)))
+        eligible_E: Mask = self.first_events() & ~np.isin(self.kinds, (DISLIKED, NOT_INTERESTED))
+        return eligible_E
 
     def first_events(self) -> Mask:
         """Marks each person's first event on a movie, [E]."""

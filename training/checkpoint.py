@@ -111,19 +111,10 @@ class Checkpoints:
             saved.file.unlink()
         (self._folder / _TEMPORARY).unlink(missing_ok=True)
 
-    def check_loss(self, loss: float, step: int, epoch: int) -> None:
-        """Raises DataError, naming step and last good checkpoint, where the loss is no longer a finite number."""
-        if not math.isfinite(loss):
-            raise DataError(f"the loss became {loss} in epoch {epoch}, step {step}: {self._cure()}")
-
     def _check_finite(self, step: int, tensors: Tensors) -> None:
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise DataError(f"{name} is no longer finite in step {step}, so it was not saved: {self._cure()}")
-
-    def _cure(self) -> str:
-        newest = self.newest_file()
-        return "lower the learning rate" + (f" (the last good checkpoint is {newest})" if newest else "")
+                raise DataError(f"{name} is no longer finite in step {step}, so it was not saved: {_cure(self)}")
 
     def _read(self, file: Path) -> Checkpoint:
         with safe_open(file, framework="pt") as stream:
@@ -154,6 +145,17 @@ class Checkpoints:
         for each in self._all():
             if each.file not in kept:
                 each.file.unlink()
+
+
+def check_loss(loss: float, step: int, epoch: int, kept: Checkpoints | None) -> None:
+    """Raises DataError, naming step and last good checkpoint, where the loss is no longer a finite number."""
+    if not math.isfinite(loss):
+        raise DataError(f"the loss became {loss} in epoch {epoch}, step {step}: {_cure(kept)}")
+
+
+def _cure(kept: Checkpoints | None) -> str:
+    newest = kept.newest_file() if kept else None
+    return "lower the learning rate" + (f" (the last good checkpoint is {newest})" if newest else "")
 
 
 def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, **more: Mapping[str, Tensor]) -> Tensors:

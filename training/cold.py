@@ -189,9 +189,7 @@ def _asked_for(log: EventLog, queries: Queries, hidden_N: Mask, spec: bundle_pb2
     as_of_U[queries.users] = queries.as_of_ms
     asks_U = np.zeros(len(as_of_U), bool)
     asks_U[queries.users] = True
-    eligible_E = np.zeros(log.size, bool)
-    eligible_E[log.eligible()] = True
-    target_E = eligible_E & hidden_N[log.items] & asks_U[log.users]
+    target_E = log.is_eligible() & hidden_N[log.items] & asks_U[log.users]
     return by_person(_without(queries.log, hidden_N, spec), log, target_E, as_of_U)
 
 
@@ -373,7 +371,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.cold", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with MovieLens-format ratings and movies")
     parser.add_argument("--tower", default="pooled", help="user tower (%(default)s)")
-    parser.add_argument("--dimension", type=int, default=64, help="length of vectors (%(default)s)")
+    parser.add_argument(
+        "--dimension", type=int, default=TowerConfig().dimension, help="length of vectors (%(default)s)"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each fold (%(default)s)")
     parser.add_argument(
         "--folds", type=int, default=FOLDS, choices=range(1, FOLDS + 1), help="of `users` (%(default)s)"

@@ -263,7 +263,7 @@ def _fold_in(log: EventLog, asks_U: Mask, held_out_E: Mask, spec: bundle_pb2.Fea
     asks_E = asks_U[log.users]
     history = log.only(asks_E & ~held_out_E, spec)
     as_of_U = np.full(_people(log), log.times_ms.max(initial=0))
-    return by_person(history, log, _eligible(log) & asks_E & held_out_E, as_of_U)
+    return by_person(history, log, log.is_eligible() & asks_E & held_out_E, as_of_U)
 
 
 def by_person(history: EventLog, log: EventLog, target_E: Mask, as_of_U: Int64s) -> Queries:
@@ -296,7 +296,7 @@ def _cut(log: EventLog, spec: bundle_pb2.FeatureSpec) -> tuple[EventLog, Queries
     cut_ms = times_ms[int((1 - _LATE_SHARE) * len(times_ms))] if len(times_ms) else np.int64(0)
     early_E = log.times_ms < cut_ms
     history = log.only(early_E, spec)
-    return history, by_person(history, log, _eligible(log) & ~early_E, np.full(_people(log), cut_ms, np.int64))
+    return history, by_person(history, log, log.is_eligible() & ~early_E, np.full(_people(log), cut_ms, np.int64))
 
 
 PROTOCOLS: dict[str, Callable[[Dataset, EventLog, bundle_pb2.FeatureSpec], list[Split]]] = {
@@ -334,12 +334,6 @@ def liked_events(log: EventLog) -> Mask:
     means = (sums[at] - sums[starts]) / np.maximum(at - starts, 1)
     liked: Mask = (stars >= LIKED_STARS) | (stars >= means)
     return liked
-
-
-def _eligible(log: EventLog) -> Mask:
-    eligible_E = np.zeros(log.size, bool)
-    eligible_E[log.eligible()] = True
-    return eligible_E
 
 
 def _people(log: EventLog) -> int:

@@ -24,7 +24,7 @@ from marquee.features import Int64s, content_ids, feature_spec
 from training import linear
 from training.baselines.interactions import watched
 from training.batches import EventLog
-from training.checkpoint import Checkpoints, restore, section, training_tensors
+from training.checkpoint import Checkpoints, check_loss, restore, section, training_tensors
 from training.config import TrainConfig
 from training.data import Dataset
 from training.device import choose_device
@@ -144,8 +144,7 @@ def train(
                 for other, batch in zip(objectives[1:], batches[1:], strict=False):
                     loss = loss + other.loss(model, Table(*model.table(bags)), batch, rng)
                 losses.append(mean_over_processes(loss.item(), device))
-                if not math.isfinite(losses[-1]):
-                    raise DataError(_not_finite(losses[-1], number + 1, len(losses), kept))
+                check_loss(losses[-1], len(losses), number + 1, kept)
                 for slot in optimizer.param_groups:
                     slot["lr"] = slot["own"] * _pace(steps_done, len(steps) * config.epochs)
                 optimizer.zero_grad()
@@ -286,12 +285,6 @@ def _identity(data: Dataset, split: Split, tower: TowerConfig, config: TrainConf
         "tower": dataclasses.asdict(tower),
         "training": dataclasses.asdict(config),
     }
-
-
-def _not_finite(loss: float, epoch: int, step: int, kept: Checkpoints | None) -> str:
-    good = kept.newest_file() if kept else None
-    left = f"; the last good checkpoint is {good}" if good else ""
-    return f"the loss became {loss} in epoch {epoch}, step {step}: lower the learning rate{left}"
 
 
 def _line(epoch: Epoch) -> str:

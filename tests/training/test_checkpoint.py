@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from marquee.errors import ConfigError, DataError
-from training.checkpoint import Checkpoint, Checkpoints, restore, section, training_tensors
+from training.checkpoint import Checkpoint, Checkpoints, check_loss, restore, section, training_tensors
 
 IDENTITY = {"seed": 0, "data": "f00d", "training": {"learning_rate": 0.01, "layers": (1, 2)}}
 
@@ -210,9 +210,9 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_names_the_step_and_the_last_good_checkpoint(tmp_path: Path, loss: float) -> None:
     file = save(tmp_path, 10)[0]
     checkpoints = Checkpoints(tmp_path, IDENTITY)
-    checkpoints.check_loss(0.1, 11, 2)
+    check_loss(0.1, 11, 2, checkpoints)
     with pytest.raises(DataError, match=rf"the loss became {loss} in epoch 2, step 12: lower.*{file.name}"):
-        checkpoints.check_loss(loss, 12, 2)
+        check_loss(loss, 12, 2, checkpoints)
 
 
 def test_weights_that_are_no_numbers_are_never_a_checkpoint(tmp_path: Path) -> None:
