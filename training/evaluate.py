@@ -40,7 +40,6 @@ __all__ = [
     "Lists",
     "PerQuery",
     "evaluate",
-    "model_lists",
     "paired",
     "per_query",
 ]
@@ -66,16 +65,11 @@ def evaluate(
     """
     split = split._replace(test=split.test.sample(MOST_QUERIES))
     vectors_QD = query_vectors(data, split.test, encoder)
-    model = Lists("model", _search(data, split.test, index, vectors_QD))
+    model = Lists("model", ranked_lists(data, split.test, index, vectors_QD))
     record = per_query(data, split, [model, *baseline_lists(len(data.movies), split, baselines)])
     summary = [one for one in figures(record) if SLICE not in one.name]
     metrics = [*summary, ann_recall(split.protocol, index, vectors_QD)]
     return metrics, Evaluation(record.queries, record.mean("model", "ndcg@10"), record.mean("popularity", "ndcg@10"))
-
-
-def model_lists(data: Dataset, queries: Queries, encoder: Encoder, index: Index) -> Int64s:
-    """Ranks through the engine, from raw events, as a request would; returns items [Q, K]."""
-    return _search(data, queries, index, query_vectors(data, queries, encoder))
 
 
 def query_vectors(data: Dataset, queries: Queries, encoder: Encoder) -> Floats:
@@ -88,7 +82,8 @@ def query_vectors(data: Dataset, queries: Queries, encoder: Encoder) -> Floats:
     return np.concatenate(parts)
 
 
-def _search(data: Dataset, queries: Queries, index: Index, vectors_QD: Floats) -> Int64s:
+def ranked_lists(data: Dataset, queries: Queries, index: Index, vectors_QD: Floats) -> Int64s:
+    """Ranks through the index as a request would, seen movies left out; returns items [Q, K]."""
     item_of_row = np.searchsorted(data.movie_ids, index.movie_ids)
     items_QK = np.full((queries.size, LIST_LENGTH), -1, np.int64)
     for start in range(0, queries.size, _CHUNK):

@@ -13,7 +13,7 @@ from tests.conftest import Planted
 from tests.planted import FILMS_OF_A_TASTE
 from training.baselines.suite import LIST_LENGTH
 from training.data import Dataset, load_dataset
-from training.evaluate import ann_recall, evaluate, model_lists, query_vectors
+from training.evaluate import ann_recall, evaluate, query_vectors, ranked_lists
 from training.metrics import top_k
 from training.records import SLICE
 from training.split import Split, splits
@@ -38,7 +38,7 @@ def test_lists_are_numpys_over_the_exported_vectors_whoever_asks(
     vectors = np.asarray(planted.bundle.array(ITEM_VECTORS))
     scores = np.round(query_vectors(data, queries, encoder) @ vectors.T, 6)
     expected = top_k(scores, queries.seen(len(data.movies)), LIST_LENGTH)
-    found = model_lists(data, queries, encoder, index)
+    found = ranked_lists(data, queries, index, query_vectors(data, queries, encoder))
     assert found.shape == (queries.size, LIST_LENGTH)
     assert np.mean(found == expected) > 0.999, "but for ties of rounding"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import itertools
 import json
+import math
 import re
 from pathlib import Path
 
@@ -115,7 +116,9 @@ def test_what_was_not_measured_is_not_judged() -> None:
 
 
 def test_goals_are_judged_for_the_tower_that_was_chosen() -> None:
-    pooled = study(choice=Choice("pooled", "fiat", {"pooled": 1.0, "sequence": 0.0}))
+    pooled = study(
+        choice=Choice("pooled", "fiat", {"pooled": 1.0, "sequence": 0.0}, {"pooled": 1.0, "sequence": math.nan})
+    )
     assert goals(pooled)[0].details == ("1.79 times (.150 against .084)",)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -175,14 +176,19 @@ def _direction(one: Difference) -> Html:
 def choice(study: Study) -> Html:
     """Says which tower was chosen, and why."""
     scores = study.choice.scores
-    rows = [[system_name(tower, study), f"{score:.4f}"] for tower, score in scores.items()]
+    liked = study.choice.liked
+    rows = [[system_name(tower, study), f"{score:.4f}", _known(liked[tower])] for tower, score in scores.items()]
     tower = palette.system(study.choice.tower).label
     return section(
         "choice",
         "The tower, and why",
         paragraph(f"The default is the {tower}. It was chosen by {study.choice.criterion}; no test figure took part."),
-        table("What the choice was made by", ["tower", "mean over seeds"], rows),
+        table("What the choice was made by", ["tower", "all targets", "liked targets"], rows),
     )
+
+
+def _known(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4f}"
 
 
 def curve_charts(study: Study) -> Iterable[Chart]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from marquee.bundle.v1 import bundle_pb2
 from marquee.errors import DataError
+from training.choice import Score, best_tower
 from training.data import Dataset
 from training.model import TowerConfig
 from training.records import SLICE, PerQuery, Run, figures, merge, paired
@@ -118,17 +119,24 @@ def _differences(records: dict[str, PerQuery]) -> Iterator[Difference]:
 
 
 def _choose(towers: Sequence[Result]) -> Choice:
-    """Chooses by validation on the protocol that is shipped, or on the first there is."""
+    """Chooses as `--tower auto` does, by means over seeds on the protocol that is shipped, or on the first there is."""
     protocols = [result.about.order.protocol for result in towers]
     protocol = "last" if "last" in protocols else protocols[0]
-    scores: dict[str, list[float]] = {}
-    for result in towers:
-        if result.about.order.protocol == protocol:
-            for system, score in result.about.validation.items():
-                scores.setdefault(system, []).append(score)
-    means = {system: float(np.mean(found)) for system, found in scores.items()}
-    best = max(means, key=lambda system: (np.nan_to_num(means[system], nan=-1.0), -TOWERS.index(system)))
-    return Choice(best, f"the mean over seeds of NDCG@10 on validation, {protocol}", means)
+    found: dict[str, list[Score]] = {}
+    for tower in TOWERS:
+        abouts = [
+            one.about for one in towers if (one.about.order.protocol, one.about.order.system) == (protocol, tower)
+        ]
+        if abouts:
+            found[tower] = [Score(one.validation[tower], one.passes[one.best].liked_ndcg_at_10) for one in abouts]
+    scores = {tower: Score._make(np.mean(each, axis=0).tolist()) for tower, each in found.items()}
+    best, reason = best_tower(scores)
+    return Choice(
+        best,
+        f"the mean over seeds of NDCG@10 on validation, {protocol}: {reason}",
+        {tower: score.on_all for tower, score in scores.items()},
+        {tower: score.on_liked for tower, score in scores.items()},
+    )
 
 
 def _curves(towers: Sequence[Result]) -> list[Curve]:

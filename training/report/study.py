@@ -43,6 +43,7 @@ class Pass(NamedTuple):
     recall_at_10: float
     ndcg_at_10: float
     seconds: float
+    liked_ndcg_at_10: float = math.nan
 
 
 class Curve(NamedTuple):
@@ -63,11 +64,15 @@ class Slice(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Says which tower is the default and what it was chosen by: the mean of each tower over seeds, on validation."""
+    """Says which tower is the default and why; scores are each tower's mean over seeds, on validation.
+
+    `scores` are on all targets, `liked` on liked ones.
+    """
 
     tower: str
     criterion: str
     scores: dict[str, float]
+    liked: dict[str, float]
 
 
 class Film(NamedTuple):

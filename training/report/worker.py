@@ -30,7 +30,7 @@ from training.baselines import fit_baselines, left_out
 from training.baselines.suite import Lists, ranked
 from training.config import TrainConfig
 from training.data import Dataset, load_dataset, read_columns
-from training.evaluate import MOST_QUERIES, ann_recall, model_lists, per_query, query_vectors
+from training.evaluate import MOST_QUERIES, ann_recall, per_query, query_vectors, ranked_lists
 from training.export import export
 from training.model import TowerConfig
 from training.report.plan import BASELINES, Order
@@ -113,7 +113,10 @@ def _with_training(about: About, trained: Trained) -> About:
             system: {"tower": dataclasses.asdict(trained.model.config), "training": dataclasses.asdict(trained.config)}
         },
         validation={system: trained.epochs[trained.best].ndcg_at_10},
-        passes=[Pass(one.loss, one.recall_at_10, one.ndcg_at_10, one.seconds) for one in trained.epochs],
+        passes=[
+            Pass(one.loss, one.recall_at_10, one.ndcg_at_10, one.seconds, one.liked_ndcg_at_10)
+            for one in trained.epochs
+        ],
         best=trained.best,
     )
 
@@ -122,9 +125,10 @@ def _measure(data: Dataset, split: Split, about: About, bundle: Bundle) -> Resul
     """Measures the towers as they are served: through the exported bundle."""
     started = time.perf_counter()
     encoder, index = Encoder(bundle), Index(bundle)
-    lists = [Lists(about.order.system, model_lists(data, split.test, encoder, index))]
+    vectors_QD = query_vectors(data, split.test, encoder)
+    lists = [Lists(about.order.system, ranked_lists(data, split.test, index, vectors_QD))]
     record = per_query(data, split, lists, about.order.seed)
-    ann = [ann_recall(split.protocol, index, query_vectors(data, split.test, encoder))]
+    ann = [ann_recall(split.protocol, index, vectors_QD)]
     about.timings_s["measure"] = time.perf_counter() - started
     return Result(about._replace(ann=ann), record, _vectors(bundle, about.order))
 
