@@ -60,6 +60,13 @@ class MovieUnknown(NotFound):
     reason = "MOVIE_UNKNOWN"
 
 
+class UserDeleted(MarqueeError):
+    """Says that an event is dated at or before the deletion of its person, and was not recorded."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "USER_DELETED"
+
+
 class SpaceNotLoaded(MarqueeError):
     """Says that a vector's embedding space is not loaded; metadata `loaded` names those that are."""
 

@@ -26,7 +26,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from marquee.v1 import types_pb2 as marquee_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emarquee/v1/live_features.proto\x12\nmarquee.v1\x1a\x17google/rpc/status.proto\x1a\x16marquee/v1/types.proto\"\x92\x01\n\x05\x45vent\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08movie_id\x18\x02 \x01(\x03\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.marquee.v1.EventKind\x12\x12\n\x05value\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x0f\n\x07time_ms\x18\x05 \x01(\x03\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x08\n\x06_value\"L\n\x13RecordEventsRequest\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.marquee.v1.Event\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"b\n\x14RecordEventsResponse\x12$\n\x08statuses\x18\x01 \x03(\x0b\x32\x12.google.rpc.Status\x12\x10\n\x08recorded\x18\x02 \x01(\x05\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"_\n\x11GetHistoryRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"z\n\x12GetHistoryResponse\x12(\n\x06\x65vents\x18\x01 \x01(\x0b\x32\x18.marquee.v1.EventColumns\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\x05\x12\x12\n\nrequest_id\x18\x04 \x01(\t2\xb5\x01\n\x13LiveFeaturesService\x12Q\n\x0cRecordEvents\x12\x1f.marquee.v1.RecordEventsRequest\x1a .marquee.v1.RecordEventsResponse\x12K\n\nGetHistory\x12\x1d.marquee.v1.GetHistoryRequest\x1a\x1e.marquee.v1.GetHistoryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emarquee/v1/live_features.proto\x12\nmarquee.v1\x1a\x17google/rpc/status.proto\x1a\x16marquee/v1/types.proto\"\x92\x01\n\x05\x45vent\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08movie_id\x18\x02 \x01(\x03\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.marquee.v1.EventKind\x12\x12\n\x05value\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x0f\n\x07time_ms\x18\x05 \x01(\x03\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x08\n\x06_value\"L\n\x13RecordEventsRequest\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.marquee.v1.Event\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"b\n\x14RecordEventsResponse\x12$\n\x08statuses\x18\x01 \x03(\x0b\x32\x12.google.rpc.Status\x12\x10\n\x08recorded\x18\x02 \x01(\x05\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"_\n\x11GetHistoryRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"z\n\x12GetHistoryResponse\x12(\n\x06\x65vents\x18\x01 \x01(\x0b\x32\x18.marquee.v1.EventColumns\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\x05\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"8\n\x11\x44\x65leteUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"P\n\x12\x44\x65leteUserResponse\x12\x15\n\rdeleted_at_ms\x18\x01 \x01(\x03\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"b\n\x13\x45xportEventsRequest\x12\x10\n\x08since_ms\x18\x01 \x01(\x03\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"s\n\x14\x45xportEventsResponse\x12\x0f\n\x07parquet\x18\x01 \x01(\x0c\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05users\x18\x03 \x01(\x05\x12\x0e\n\x06\x65vents\x18\x04 \x01(\x05\x12\x12\n\nrequest_id\x18\x05 \x01(\t2\xd5\x02\n\x13LiveFeaturesService\x12Q\n\x0cRecordEvents\x12\x1f.marquee.v1.RecordEventsRequest\x1a .marquee.v1.RecordEventsResponse\x12K\n\nGetHistory\x12\x1d.marquee.v1.GetHistoryRequest\x1a\x1e.marquee.v1.GetHistoryResponse\x12K\n\nDeleteUser\x12\x1d.marquee.v1.DeleteUserRequest\x1a\x1e.marquee.v1.DeleteUserResponse\x12Q\n\x0c\x45xportEvents\x12\x1f.marquee.v1.ExportEventsRequest\x1a .marquee.v1.ExportEventsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,6 +43,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETHISTORYREQUEST']._serialized_end=517
   _globals['_GETHISTORYRESPONSE']._serialized_start=519
   _globals['_GETHISTORYRESPONSE']._serialized_end=641
-  _globals['_LIVEFEATURESSERVICE']._serialized_start=644
-  _globals['_LIVEFEATURESSERVICE']._serialized_end=825
+  _globals['_DELETEUSERREQUEST']._serialized_start=643
+  _globals['_DELETEUSERREQUEST']._serialized_end=699
+  _globals['_DELETEUSERRESPONSE']._serialized_start=701
+  _globals['_DELETEUSERRESPONSE']._serialized_end=781
+  _globals['_EXPORTEVENTSREQUEST']._serialized_start=783
+  _globals['_EXPORTEVENTSREQUEST']._serialized_end=881
+  _globals['_EXPORTEVENTSRESPONSE']._serialized_start=883
+  _globals['_EXPORTEVENTSRESPONSE']._serialized_end=998
+  _globals['_LIVEFEATURESSERVICE']._serialized_start=1001
+  _globals['_LIVEFEATURESSERVICE']._serialized_end=1342
 # @@protoc_insertion_point(module_scope)

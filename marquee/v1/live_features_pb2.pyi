@@ -65,3 +65,47 @@ class GetHistoryResponse(_message.Message):
     total: int
     request_id: str
     def __init__(self, events: _Optional[_Union[_types_pb2.EventColumns, _Mapping]] = ..., next_page_token: _Optional[str] = ..., total: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class DeleteUserRequest(_message.Message):
+    __slots__ = ("user_id", "request_id")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    request_id: str
+    def __init__(self, user_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class DeleteUserResponse(_message.Message):
+    __slots__ = ("deleted_at_ms", "existed", "request_id")
+    DELETED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    EXISTED_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    deleted_at_ms: int
+    existed: bool
+    request_id: str
+    def __init__(self, deleted_at_ms: _Optional[int] = ..., existed: bool = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ExportEventsRequest(_message.Message):
+    __slots__ = ("since_ms", "page_size", "page_token", "request_id")
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    since_ms: int
+    page_size: int
+    page_token: str
+    request_id: str
+    def __init__(self, since_ms: _Optional[int] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ExportEventsResponse(_message.Message):
+    __slots__ = ("parquet", "next_page_token", "users", "events", "request_id")
+    PARQUET_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    parquet: bytes
+    next_page_token: str
+    users: int
+    events: int
+    request_id: str
+    def __init__(self, parquet: _Optional[bytes] = ..., next_page_token: _Optional[str] = ..., users: _Optional[int] = ..., events: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...

@@ -45,6 +45,16 @@ class LiveFeaturesServiceStub(object):
                 request_serializer=marquee_dot_v1_dot_live__features__pb2.GetHistoryRequest.SerializeToString,
                 response_deserializer=marquee_dot_v1_dot_live__features__pb2.GetHistoryResponse.FromString,
                 _registered_method=True)
+        self.DeleteUser = channel.unary_unary(
+                '/marquee.v1.LiveFeaturesService/DeleteUser',
+                request_serializer=marquee_dot_v1_dot_live__features__pb2.DeleteUserRequest.SerializeToString,
+                response_deserializer=marquee_dot_v1_dot_live__features__pb2.DeleteUserResponse.FromString,
+                _registered_method=True)
+        self.ExportEvents = channel.unary_unary(
+                '/marquee.v1.LiveFeaturesService/ExportEvents',
+                request_serializer=marquee_dot_v1_dot_live__features__pb2.ExportEventsRequest.SerializeToString,
+                response_deserializer=marquee_dot_v1_dot_live__features__pb2.ExportEventsResponse.FromString,
+                _registered_method=True)
 
 
 class LiveFeaturesServiceServicer(object):
@@ -57,8 +67,9 @@ class LiveFeaturesServiceServicer(object):
         another value replaces that. Of each movie and kind the latest event counts. The newest 10,000 events of a person are
         kept, retractions among them; older ones go first.
 
-        Errors of the whole call: INVALID_ARGUMENT (0 or too many events), UNAVAILABLE (the store could not write:
-        nothing was recorded).
+        Errors of the whole call: INVALID_ARGUMENT (0 or too many events), UNAVAILABLE (the store could not write: nothing was
+        recorded). Of an event: INVALID_ARGUMENT, FAILED_PRECONDITION with reason USER_DELETED (it is dated at or before the
+        person's deletion), UNAVAILABLE (the store wrote others of the call, and not this one: send it again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -68,6 +79,27 @@ class LiveFeaturesServiceServicer(object):
         """Reads a person's merged events, newest first, a page at a time.
 
         Errors: INVALID_ARGUMENT, NOT_FOUND with reason USER_UNKNOWN (no events), UNAVAILABLE (the store could not be read).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteUser(self, request, context):
+        """Deletes everything about a person, for good: events dated at or before the deletion are refused from then on. What
+        stays is a keyed hash of the id with the moment, which names nobody without the key. Again is no error.
+
+        Errors: INVALID_ARGUMENT, UNAVAILABLE (the store could not write: nothing was deleted, or not all; send it again).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportEvents(self, request, context):
+        """Reads the events of all people, a page at a time, each page a Parquet file with the columns user_id, movie_id, kind,
+        value and time_ms: what training reads as a shard. A person's events stand on one page, without what was retracted. People whose events change meanwhile may be
+        missed or stand twice; their events are idempotent.
+
+        Errors: INVALID_ARGUMENT, UNAVAILABLE (the store could not be read).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,6 +117,16 @@ def add_LiveFeaturesServiceServicer_to_server(servicer, server):
                     servicer.GetHistory,
                     request_deserializer=marquee_dot_v1_dot_live__features__pb2.GetHistoryRequest.FromString,
                     response_serializer=marquee_dot_v1_dot_live__features__pb2.GetHistoryResponse.SerializeToString,
+            ),
+            'DeleteUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteUser,
+                    request_deserializer=marquee_dot_v1_dot_live__features__pb2.DeleteUserRequest.FromString,
+                    response_serializer=marquee_dot_v1_dot_live__features__pb2.DeleteUserResponse.SerializeToString,
+            ),
+            'ExportEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportEvents,
+                    request_deserializer=marquee_dot_v1_dot_live__features__pb2.ExportEventsRequest.FromString,
+                    response_serializer=marquee_dot_v1_dot_live__features__pb2.ExportEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -142,6 +184,60 @@ class LiveFeaturesService(object):
             '/marquee.v1.LiveFeaturesService/GetHistory',
             marquee_dot_v1_dot_live__features__pb2.GetHistoryRequest.SerializeToString,
             marquee_dot_v1_dot_live__features__pb2.GetHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/marquee.v1.LiveFeaturesService/DeleteUser',
+            marquee_dot_v1_dot_live__features__pb2.DeleteUserRequest.SerializeToString,
+            marquee_dot_v1_dot_live__features__pb2.DeleteUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/marquee.v1.LiveFeaturesService/ExportEvents',
+            marquee_dot_v1_dot_live__features__pb2.ExportEventsRequest.SerializeToString,
+            marquee_dot_v1_dot_live__features__pb2.ExportEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

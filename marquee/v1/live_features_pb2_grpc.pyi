@@ -30,8 +30,9 @@ class LiveFeaturesServiceStub:
     another value replaces that. Of each movie and kind the latest event counts. The newest 10,000 events of a person are
     kept, retractions among them; older ones go first.
 
-    Errors of the whole call: INVALID_ARGUMENT (0 or too many events), UNAVAILABLE (the store could not write:
-    nothing was recorded).
+    Errors of the whole call: INVALID_ARGUMENT (0 or too many events), UNAVAILABLE (the store could not write: nothing was
+    recorded). Of an event: INVALID_ARGUMENT, FAILED_PRECONDITION with reason USER_DELETED (it is dated at or before the
+    person's deletion), UNAVAILABLE (the store wrote others of the call, and not this one: send it again).
     """
 
     GetHistory: grpc.UnaryUnaryMultiCallable[
@@ -41,6 +42,27 @@ class LiveFeaturesServiceStub:
     """Reads a person's merged events, newest first, a page at a time.
 
     Errors: INVALID_ARGUMENT, NOT_FOUND with reason USER_UNKNOWN (no events), UNAVAILABLE (the store could not be read).
+    """
+
+    DeleteUser: grpc.UnaryUnaryMultiCallable[
+        marquee.v1.live_features_pb2.DeleteUserRequest,
+        marquee.v1.live_features_pb2.DeleteUserResponse,
+    ]
+    """Deletes everything about a person, for good: events dated at or before the deletion are refused from then on. What
+    stays is a keyed hash of the id with the moment, which names nobody without the key. Again is no error.
+
+    Errors: INVALID_ARGUMENT, UNAVAILABLE (the store could not write: nothing was deleted, or not all; send it again).
+    """
+
+    ExportEvents: grpc.UnaryUnaryMultiCallable[
+        marquee.v1.live_features_pb2.ExportEventsRequest,
+        marquee.v1.live_features_pb2.ExportEventsResponse,
+    ]
+    """Reads the events of all people, a page at a time, each page a Parquet file with the columns user_id, movie_id, kind,
+    value and time_ms: what training reads as a shard. A person's events stand on one page, without what was retracted. People whose events change meanwhile may be
+    missed or stand twice; their events are idempotent.
+
+    Errors: INVALID_ARGUMENT, UNAVAILABLE (the store could not be read).
     """
 
 class LiveFeaturesServiceAsyncStub:
@@ -55,8 +77,9 @@ class LiveFeaturesServiceAsyncStub:
     another value replaces that. Of each movie and kind the latest event counts. The newest 10,000 events of a person are
     kept, retractions among them; older ones go first.
 
-    Errors of the whole call: INVALID_ARGUMENT (0 or too many events), UNAVAILABLE (the store could not write:
-    nothing was recorded).
+    Errors of the whole call: INVALID_ARGUMENT (0 or too many events), UNAVAILABLE (the store could not write: nothing was
+    recorded). Of an event: INVALID_ARGUMENT, FAILED_PRECONDITION with reason USER_DELETED (it is dated at or before the
+    person's deletion), UNAVAILABLE (the store wrote others of the call, and not this one: send it again).
     """
 
     GetHistory: grpc.aio.UnaryUnaryMultiCallable[
@@ -66,6 +89,27 @@ class LiveFeaturesServiceAsyncStub:
     """Reads a person's merged events, newest first, a page at a time.
 
     Errors: INVALID_ARGUMENT, NOT_FOUND with reason USER_UNKNOWN (no events), UNAVAILABLE (the store could not be read).
+    """
+
+    DeleteUser: grpc.aio.UnaryUnaryMultiCallable[
+        marquee.v1.live_features_pb2.DeleteUserRequest,
+        marquee.v1.live_features_pb2.DeleteUserResponse,
+    ]
+    """Deletes everything about a person, for good: events dated at or before the deletion are refused from then on. What
+    stays is a keyed hash of the id with the moment, which names nobody without the key. Again is no error.
+
+    Errors: INVALID_ARGUMENT, UNAVAILABLE (the store could not write: nothing was deleted, or not all; send it again).
+    """
+
+    ExportEvents: grpc.aio.UnaryUnaryMultiCallable[
+        marquee.v1.live_features_pb2.ExportEventsRequest,
+        marquee.v1.live_features_pb2.ExportEventsResponse,
+    ]
+    """Reads the events of all people, a page at a time, each page a Parquet file with the columns user_id, movie_id, kind,
+    value and time_ms: what training reads as a shard. A person's events stand on one page, without what was retracted. People whose events change meanwhile may be
+    missed or stand twice; their events are idempotent.
+
+    Errors: INVALID_ARGUMENT, UNAVAILABLE (the store could not be read).
     """
 
 class LiveFeaturesServiceServicer(metaclass=abc.ABCMeta):
@@ -82,8 +126,9 @@ class LiveFeaturesServiceServicer(metaclass=abc.ABCMeta):
         another value replaces that. Of each movie and kind the latest event counts. The newest 10,000 events of a person are
         kept, retractions among them; older ones go first.
 
-        Errors of the whole call: INVALID_ARGUMENT (0 or too many events), UNAVAILABLE (the store could not write:
-        nothing was recorded).
+        Errors of the whole call: INVALID_ARGUMENT (0 or too many events), UNAVAILABLE (the store could not write: nothing was
+        recorded). Of an event: INVALID_ARGUMENT, FAILED_PRECONDITION with reason USER_DELETED (it is dated at or before the
+        person's deletion), UNAVAILABLE (the store wrote others of the call, and not this one: send it again).
         """
 
     @abc.abstractmethod
@@ -95,6 +140,31 @@ class LiveFeaturesServiceServicer(metaclass=abc.ABCMeta):
         """Reads a person's merged events, newest first, a page at a time.
 
         Errors: INVALID_ARGUMENT, NOT_FOUND with reason USER_UNKNOWN (no events), UNAVAILABLE (the store could not be read).
+        """
+
+    @abc.abstractmethod
+    def DeleteUser(
+        self,
+        request: marquee.v1.live_features_pb2.DeleteUserRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[marquee.v1.live_features_pb2.DeleteUserResponse, collections.abc.Awaitable[marquee.v1.live_features_pb2.DeleteUserResponse]]:
+        """Deletes everything about a person, for good: events dated at or before the deletion are refused from then on. What
+        stays is a keyed hash of the id with the moment, which names nobody without the key. Again is no error.
+
+        Errors: INVALID_ARGUMENT, UNAVAILABLE (the store could not write: nothing was deleted, or not all; send it again).
+        """
+
+    @abc.abstractmethod
+    def ExportEvents(
+        self,
+        request: marquee.v1.live_features_pb2.ExportEventsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[marquee.v1.live_features_pb2.ExportEventsResponse, collections.abc.Awaitable[marquee.v1.live_features_pb2.ExportEventsResponse]]:
+        """Reads the events of all people, a page at a time, each page a Parquet file with the columns user_id, movie_id, kind,
+        value and time_ms: what training reads as a shard. A person's events stand on one page, without what was retracted. People whose events change meanwhile may be
+        missed or stand twice; their events are idempotent.
+
+        Errors: INVALID_ARGUMENT, UNAVAILABLE (the store could not be read).
         """
 
 def add_LiveFeaturesServiceServicer_to_server(servicer: LiveFeaturesServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -26,31 +26,37 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from marquee.v1 import types_pb2 as marquee_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmarquee/v1/user_encoder.proto\x12\nmarquee.v1\x1a\x17google/rpc/status.proto\x1a\x16marquee/v1/types.proto\"\xbf\x01\n\rEncodeRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12(\n\x06\x65vents\x18\x02 \x01(\x0b\x32\x18.marquee.v1.EventColumns\x12\x10\n\x08\x61s_of_ms\x18\x03 \x01(\x03\x12\r\n\x05space\x18\x04 \x01(\t\x12\x18\n\x10\x61llow_cold_start\x18\x05 \x01(\x08\x12$\n\x07\x63ontext\x18\x06 \x01(\x0b\x32\x13.marquee.v1.Context\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"\x81\x02\n\x0e\x45ncodeResponse\x12\x0e\n\x06vector\x18\x01 \x01(\x0c\x12\r\n\x05space\x18\x02 \x01(\t\x12\x11\n\tbundle_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x10\n\x08\x61s_of_ms\x18\x05 \x01(\x03\x12)\n\x06source\x18\x06 \x01(\x0e\x32\x19.marquee.v1.FeatureSource\x12\x13\n\x0b\x65vents_used\x18\x07 \x01(\x05\x12\x16\n\x0e\x65vents_unknown\x18\x08 \x01(\x05\x12\x18\n\x10\x65vents_truncated\x18\t \x01(\x05\x12\x17\n\x0fnewest_event_ms\x18\n \x01(\x03\x12\x0c\n\x04seen\x18\x0b \x01(\x0c\"\x8f\x01\n\x12\x42\x61tchEncodeRequest\x12*\n\x05items\x18\x01 \x03(\x0b\x32\x1b.marquee.v1.BatchEncodeItem\x12\x10\n\x08\x61s_of_ms\x18\x02 \x01(\x03\x12\r\n\x05space\x18\x03 \x01(\t\x12\x18\n\x10\x61llow_cold_start\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"L\n\x0f\x42\x61tchEncodeItem\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12(\n\x06\x65vents\x18\x02 \x01(\x0b\x32\x18.marquee.v1.EventColumns\"\x9e\x01\n\x13\x42\x61tchEncodeResponse\x12\x0f\n\x07vectors\x18\x01 \x01(\x0c\x12.\n\x07results\x18\x02 \x03(\x0b\x32\x1d.marquee.v1.BatchEncodeResult\x12\r\n\x05space\x18\x03 \x01(\t\x12\x11\n\tbundle_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x10\n\x08\x61s_of_ms\x18\x06 \x01(\x03\"\xd0\x01\n\x11\x42\x61tchEncodeResult\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12)\n\x06source\x18\x02 \x01(\x0e\x32\x19.marquee.v1.FeatureSource\x12\x13\n\x0b\x65vents_used\x18\x03 \x01(\x05\x12\x16\n\x0e\x65vents_unknown\x18\x04 \x01(\x05\x12\x18\n\x10\x65vents_truncated\x18\x05 \x01(\x05\x12\x17\n\x0fnewest_event_ms\x18\x06 \x01(\x03\x12\x0c\n\x04seen\x18\x07 \x01(\x0c\"\x11\n\x0fGetModelRequest\"O\n\x10GetModelResponse\x12\'\n\x05state\x18\x01 \x01(\x0b\x32\x18.marquee.v1.ReplicaState\x12\x12\n\nrequest_id\x18\x02 \x01(\t*\x84\x01\n\rFeatureSource\x12\x1e\n\x1a\x46\x45\x41TURE_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46\x45\x41TURE_SOURCE_STORE\x10\x01\x12\x1a\n\x16\x46\x45\x41TURE_SOURCE_REQUEST\x10\x02\x12\x1d\n\x19\x46\x45\x41TURE_SOURCE_COLD_START\x10\x03\x32\xec\x01\n\x12UserEncoderService\x12?\n\x06\x45ncode\x12\x19.marquee.v1.EncodeRequest\x1a\x1a.marquee.v1.EncodeResponse\x12N\n\x0b\x42\x61tchEncode\x12\x1e.marquee.v1.BatchEncodeRequest\x1a\x1f.marquee.v1.BatchEncodeResponse\x12\x45\n\x08GetModel\x12\x1b.marquee.v1.GetModelRequest\x1a\x1c.marquee.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmarquee/v1/user_encoder.proto\x12\nmarquee.v1\x1a\x17google/rpc/status.proto\x1a\x16marquee/v1/types.proto\"\xbf\x01\n\rEncodeRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12(\n\x06\x65vents\x18\x02 \x01(\x0b\x32\x18.marquee.v1.EventColumns\x12\x10\n\x08\x61s_of_ms\x18\x03 \x01(\x03\x12\r\n\x05space\x18\x04 \x01(\t\x12\x18\n\x10\x61llow_cold_start\x18\x05 \x01(\x08\x12$\n\x07\x63ontext\x18\x06 \x01(\x0b\x32\x13.marquee.v1.Context\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"\xac\x02\n\x0e\x45ncodeResponse\x12\x0e\n\x06vector\x18\x01 \x01(\x0c\x12\r\n\x05space\x18\x02 \x01(\t\x12\x11\n\tbundle_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x10\n\x08\x61s_of_ms\x18\x05 \x01(\x03\x12)\n\x06source\x18\x06 \x01(\x0e\x32\x19.marquee.v1.FeatureSource\x12\x13\n\x0b\x65vents_used\x18\x07 \x01(\x05\x12\x16\n\x0e\x65vents_unknown\x18\x08 \x01(\x05\x12\x18\n\x10\x65vents_truncated\x18\t \x01(\x05\x12\x17\n\x0fnewest_event_ms\x18\n \x01(\x03\x12\x0c\n\x04seen\x18\x0b \x01(\x0c\x12\x17\n\x0f\x66\x65\x61tures_age_ms\x18\x0c \x01(\x03\x12\x10\n\x08\x64\x65graded\x18\r \x01(\x08\"\x8f\x01\n\x12\x42\x61tchEncodeRequest\x12*\n\x05items\x18\x01 \x03(\x0b\x32\x1b.marquee.v1.BatchEncodeItem\x12\x10\n\x08\x61s_of_ms\x18\x02 \x01(\x03\x12\r\n\x05space\x18\x03 \x01(\t\x12\x18\n\x10\x61llow_cold_start\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"L\n\x0f\x42\x61tchEncodeItem\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12(\n\x06\x65vents\x18\x02 \x01(\x0b\x32\x18.marquee.v1.EventColumns\"\x9e\x01\n\x13\x42\x61tchEncodeResponse\x12\x0f\n\x07vectors\x18\x01 \x01(\x0c\x12.\n\x07results\x18\x02 \x03(\x0b\x32\x1d.marquee.v1.BatchEncodeResult\x12\r\n\x05space\x18\x03 \x01(\t\x12\x11\n\tbundle_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x10\n\x08\x61s_of_ms\x18\x06 \x01(\x03\"\xfb\x01\n\x11\x42\x61tchEncodeResult\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12)\n\x06source\x18\x02 \x01(\x0e\x32\x19.marquee.v1.FeatureSource\x12\x13\n\x0b\x65vents_used\x18\x03 \x01(\x05\x12\x16\n\x0e\x65vents_unknown\x18\x04 \x01(\x05\x12\x18\n\x10\x65vents_truncated\x18\x05 \x01(\x05\x12\x17\n\x0fnewest_event_ms\x18\x06 \x01(\x03\x12\x0c\n\x04seen\x18\x07 \x01(\x0c\x12\x17\n\x0f\x66\x65\x61tures_age_ms\x18\x08 \x01(\x03\x12\x10\n\x08\x64\x65graded\x18\t \x01(\x08\"\xa7\x01\n\x0e\x45xplainRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12(\n\x06\x65vents\x18\x02 \x01(\x0b\x32\x18.marquee.v1.EventColumns\x12\x10\n\x08\x61s_of_ms\x18\x03 \x01(\x03\x12\r\n\x05space\x18\x04 \x01(\t\x12\x11\n\tmovie_ids\x18\x05 \x03(\x03\x12\x12\n\nmax_events\x18\x06 \x01(\x05\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"\xc3\x02\n\x0f\x45xplainResponse\x12\x11\n\tmovie_ids\x18\x01 \x03(\x03\x12\x19\n\x11unknown_movie_ids\x18\x02 \x03(\x03\x12(\n\x06\x65vents\x18\x03 \x01(\x0b\x32\x18.marquee.v1.EventColumns\x12\x0e\n\x06scores\x18\x04 \x01(\x0c\x12\x15\n\rcontributions\x18\x05 \x01(\x0c\x12\r\n\x05space\x18\x06 \x01(\t\x12\x11\n\tbundle_id\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x10\n\x08\x61s_of_ms\x18\t \x01(\x03\x12)\n\x06source\x18\n \x01(\x0e\x32\x19.marquee.v1.FeatureSource\x12\x13\n\x0b\x65vents_used\x18\x0b \x01(\x05\x12\x17\n\x0f\x66\x65\x61tures_age_ms\x18\x0c \x01(\x03\x12\x10\n\x08\x64\x65graded\x18\r \x01(\x08\"\x11\n\x0fGetModelRequest\"v\n\x10GetModelResponse\x12\'\n\x05state\x18\x01 \x01(\x0b\x32\x18.marquee.v1.ReplicaState\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12%\n\x05store\x18\x03 \x01(\x0b\x32\x16.marquee.v1.StoreState\"\x87\x01\n\nStoreState\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\treachable\x18\x02 \x01(\x08\x12\x12\n\nlast_error\x18\x03 \x01(\t\x12\x15\n\rstale_answers\x18\x04 \x01(\x03\x12\x15\n\rblind_answers\x18\x05 \x01(\x03\x12\x16\n\x0erefused_writes\x18\x06 \x01(\x03*\x9e\x01\n\rFeatureSource\x12\x1e\n\x1a\x46\x45\x41TURE_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46\x45\x41TURE_SOURCE_STORE\x10\x01\x12\x1a\n\x16\x46\x45\x41TURE_SOURCE_REQUEST\x10\x02\x12\x1d\n\x19\x46\x45\x41TURE_SOURCE_COLD_START\x10\x03\x12\x18\n\x14\x46\x45\x41TURE_SOURCE_STALE\x10\x04\x32\xb0\x02\n\x12UserEncoderService\x12?\n\x06\x45ncode\x12\x19.marquee.v1.EncodeRequest\x1a\x1a.marquee.v1.EncodeResponse\x12N\n\x0b\x42\x61tchEncode\x12\x1e.marquee.v1.BatchEncodeRequest\x1a\x1f.marquee.v1.BatchEncodeResponse\x12\x42\n\x07\x45xplain\x12\x1a.marquee.v1.ExplainRequest\x1a\x1b.marquee.v1.ExplainResponse\x12\x45\n\x08GetModel\x12\x1b.marquee.v1.GetModelRequest\x1a\x1c.marquee.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'marquee.v1.user_encoder_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FEATURESOURCE']._serialized_start=1245
-  _globals['_FEATURESOURCE']._serialized_end=1377
+  _globals['_FEATURESOURCE']._serialized_start=2004
+  _globals['_FEATURESOURCE']._serialized_end=2162
   _globals['_ENCODEREQUEST']._serialized_start=95
   _globals['_ENCODEREQUEST']._serialized_end=286
   _globals['_ENCODERESPONSE']._serialized_start=289
-  _globals['_ENCODERESPONSE']._serialized_end=546
-  _globals['_BATCHENCODEREQUEST']._serialized_start=549
-  _globals['_BATCHENCODEREQUEST']._serialized_end=692
-  _globals['_BATCHENCODEITEM']._serialized_start=694
-  _globals['_BATCHENCODEITEM']._serialized_end=770
-  _globals['_BATCHENCODERESPONSE']._serialized_start=773
-  _globals['_BATCHENCODERESPONSE']._serialized_end=931
-  _globals['_BATCHENCODERESULT']._serialized_start=934
-  _globals['_BATCHENCODERESULT']._serialized_end=1142
-  _globals['_GETMODELREQUEST']._serialized_start=1144
-  _globals['_GETMODELREQUEST']._serialized_end=1161
-  _globals['_GETMODELRESPONSE']._serialized_start=1163
-  _globals['_GETMODELRESPONSE']._serialized_end=1242
-  _globals['_USERENCODERSERVICE']._serialized_start=1380
-  _globals['_USERENCODERSERVICE']._serialized_end=1616
+  _globals['_ENCODERESPONSE']._serialized_end=589
+  _globals['_BATCHENCODEREQUEST']._serialized_start=592
+  _globals['_BATCHENCODEREQUEST']._serialized_end=735
+  _globals['_BATCHENCODEITEM']._serialized_start=737
+  _globals['_BATCHENCODEITEM']._serialized_end=813
+  _globals['_BATCHENCODERESPONSE']._serialized_start=816
+  _globals['_BATCHENCODERESPONSE']._serialized_end=974
+  _globals['_BATCHENCODERESULT']._serialized_start=977
+  _globals['_BATCHENCODERESULT']._serialized_end=1228
+  _globals['_EXPLAINREQUEST']._serialized_start=1231
+  _globals['_EXPLAINREQUEST']._serialized_end=1398
+  _globals['_EXPLAINRESPONSE']._serialized_start=1401
+  _globals['_EXPLAINRESPONSE']._serialized_end=1724
+  _globals['_GETMODELREQUEST']._serialized_start=1726
+  _globals['_GETMODELREQUEST']._serialized_end=1743
+  _globals['_GETMODELRESPONSE']._serialized_start=1745
+  _globals['_GETMODELRESPONSE']._serialized_end=1863
+  _globals['_STORESTATE']._serialized_start=1866
+  _globals['_STORESTATE']._serialized_end=2001
+  _globals['_USERENCODERSERVICE']._serialized_start=2165
+  _globals['_USERENCODERSERVICE']._serialized_end=2469
 # @@protoc_insertion_point(module_scope)

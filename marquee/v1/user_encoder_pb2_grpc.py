@@ -45,6 +45,11 @@ class UserEncoderServiceStub(object):
                 request_serializer=marquee_dot_v1_dot_user__encoder__pb2.BatchEncodeRequest.SerializeToString,
                 response_deserializer=marquee_dot_v1_dot_user__encoder__pb2.BatchEncodeResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/marquee.v1.UserEncoderService/Explain',
+                request_serializer=marquee_dot_v1_dot_user__encoder__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=marquee_dot_v1_dot_user__encoder__pb2.ExplainResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/marquee.v1.UserEncoderService/GetModel',
                 request_serializer=marquee_dot_v1_dot_user__encoder__pb2.GetModelRequest.SerializeToString,
@@ -62,7 +67,8 @@ class UserEncoderServiceServicer(object):
         Errors: INVALID_ARGUMENT (a field is out of its range; BadRequest names it), NOT_FOUND with reason USER_UNKNOWN
         (no events, stored and sent taken together, and no cold start asked for; so a request that names nobody and sends
         nothing, and a person who has retracted everything), FAILED_PRECONDITION with reason SPACE_NOT_LOADED (metadata lists
-        the loaded spaces), UNAVAILABLE (the store could not be read).
+        the loaded spaces). A store that cannot be read is no error: the answer is made of what is left, and says so in
+        source and degraded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,15 +77,25 @@ class UserEncoderServiceServicer(object):
     def BatchEncode(self, request, context):
         """Encodes up to 1,024 people in one tower run, with a status per person.
 
-        Errors of the whole call: INVALID_ARGUMENT (0 or too many items, or a field beside them), FAILED_PRECONDITION and
-        UNAVAILABLE as for Encode.
+        Errors of the whole call: INVALID_ARGUMENT (0 or too many items, or a field beside them) and FAILED_PRECONDITION as
+        for Encode.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Says which of a person's events speak for and against movies: how much each movie's score would fall without each
+        event. Exact for any tower: the tower is run once with every event left out. One call at a time; others wait.
+
+        Errors: as for Encode, without a cold start: NOT_FOUND with reason USER_UNKNOWN where there are no events.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Says which bundles this replica has loaded.
+        """Says which bundles this replica has loaded, and how its feature store is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +113,11 @@ def add_UserEncoderServiceServicer_to_server(servicer, server):
                     servicer.BatchEncode,
                     request_deserializer=marquee_dot_v1_dot_user__encoder__pb2.BatchEncodeRequest.FromString,
                     response_serializer=marquee_dot_v1_dot_user__encoder__pb2.BatchEncodeResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=marquee_dot_v1_dot_user__encoder__pb2.ExplainRequest.FromString,
+                    response_serializer=marquee_dot_v1_dot_user__encoder__pb2.ExplainResponse.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
@@ -159,6 +180,33 @@ class UserEncoderService(object):
             '/marquee.v1.UserEncoderService/BatchEncode',
             marquee_dot_v1_dot_user__encoder__pb2.BatchEncodeRequest.SerializeToString,
             marquee_dot_v1_dot_user__encoder__pb2.BatchEncodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/marquee.v1.UserEncoderService/Explain',
+            marquee_dot_v1_dot_user__encoder__pb2.ExplainRequest.SerializeToString,
+            marquee_dot_v1_dot_user__encoder__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -30,7 +30,8 @@ class UserEncoderServiceStub:
     Errors: INVALID_ARGUMENT (a field is out of its range; BadRequest names it), NOT_FOUND with reason USER_UNKNOWN
     (no events, stored and sent taken together, and no cold start asked for; so a request that names nobody and sends
     nothing, and a person who has retracted everything), FAILED_PRECONDITION with reason SPACE_NOT_LOADED (metadata lists
-    the loaded spaces), UNAVAILABLE (the store could not be read).
+    the loaded spaces). A store that cannot be read is no error: the answer is made of what is left, and says so in
+    source and degraded.
     """
 
     BatchEncode: grpc.UnaryUnaryMultiCallable[
@@ -39,15 +40,25 @@ class UserEncoderServiceStub:
     ]
     """Encodes up to 1,024 people in one tower run, with a status per person.
 
-    Errors of the whole call: INVALID_ARGUMENT (0 or too many items, or a field beside them), FAILED_PRECONDITION and
-    UNAVAILABLE as for Encode.
+    Errors of the whole call: INVALID_ARGUMENT (0 or too many items, or a field beside them) and FAILED_PRECONDITION as
+    for Encode.
+    """
+
+    Explain: grpc.UnaryUnaryMultiCallable[
+        marquee.v1.user_encoder_pb2.ExplainRequest,
+        marquee.v1.user_encoder_pb2.ExplainResponse,
+    ]
+    """Says which of a person's events speak for and against movies: how much each movie's score would fall without each
+    event. Exact for any tower: the tower is run once with every event left out. One call at a time; others wait.
+
+    Errors: as for Encode, without a cold start: NOT_FOUND with reason USER_UNKNOWN where there are no events.
     """
 
     GetModel: grpc.UnaryUnaryMultiCallable[
         marquee.v1.user_encoder_pb2.GetModelRequest,
         marquee.v1.user_encoder_pb2.GetModelResponse,
     ]
-    """Says which bundles this replica has loaded."""
+    """Says which bundles this replica has loaded, and how its feature store is."""
 
 class UserEncoderServiceAsyncStub:
     """Turns live features into query vectors. Every answer names the embedding space its vector lives in."""
@@ -61,7 +72,8 @@ class UserEncoderServiceAsyncStub:
     Errors: INVALID_ARGUMENT (a field is out of its range; BadRequest names it), NOT_FOUND with reason USER_UNKNOWN
     (no events, stored and sent taken together, and no cold start asked for; so a request that names nobody and sends
     nothing, and a person who has retracted everything), FAILED_PRECONDITION with reason SPACE_NOT_LOADED (metadata lists
-    the loaded spaces), UNAVAILABLE (the store could not be read).
+    the loaded spaces). A store that cannot be read is no error: the answer is made of what is left, and says so in
+    source and degraded.
     """
 
     BatchEncode: grpc.aio.UnaryUnaryMultiCallable[
@@ -70,15 +82,25 @@ class UserEncoderServiceAsyncStub:
     ]
     """Encodes up to 1,024 people in one tower run, with a status per person.
 
-    Errors of the whole call: INVALID_ARGUMENT (0 or too many items, or a field beside them), FAILED_PRECONDITION and
-    UNAVAILABLE as for Encode.
+    Errors of the whole call: INVALID_ARGUMENT (0 or too many items, or a field beside them) and FAILED_PRECONDITION as
+    for Encode.
+    """
+
+    Explain: grpc.aio.UnaryUnaryMultiCallable[
+        marquee.v1.user_encoder_pb2.ExplainRequest,
+        marquee.v1.user_encoder_pb2.ExplainResponse,
+    ]
+    """Says which of a person's events speak for and against movies: how much each movie's score would fall without each
+    event. Exact for any tower: the tower is run once with every event left out. One call at a time; others wait.
+
+    Errors: as for Encode, without a cold start: NOT_FOUND with reason USER_UNKNOWN where there are no events.
     """
 
     GetModel: grpc.aio.UnaryUnaryMultiCallable[
         marquee.v1.user_encoder_pb2.GetModelRequest,
         marquee.v1.user_encoder_pb2.GetModelResponse,
     ]
-    """Says which bundles this replica has loaded."""
+    """Says which bundles this replica has loaded, and how its feature store is."""
 
 class UserEncoderServiceServicer(metaclass=abc.ABCMeta):
     """Turns live features into query vectors. Every answer names the embedding space its vector lives in."""
@@ -94,7 +116,8 @@ class UserEncoderServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (a field is out of its range; BadRequest names it), NOT_FOUND with reason USER_UNKNOWN
         (no events, stored and sent taken together, and no cold start asked for; so a request that names nobody and sends
         nothing, and a person who has retracted everything), FAILED_PRECONDITION with reason SPACE_NOT_LOADED (metadata lists
-        the loaded spaces), UNAVAILABLE (the store could not be read).
+        the loaded spaces). A store that cannot be read is no error: the answer is made of what is left, and says so in
+        source and degraded.
         """
 
     @abc.abstractmethod
@@ -105,8 +128,20 @@ class UserEncoderServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[marquee.v1.user_encoder_pb2.BatchEncodeResponse, collections.abc.Awaitable[marquee.v1.user_encoder_pb2.BatchEncodeResponse]]:
         """Encodes up to 1,024 people in one tower run, with a status per person.
 
-        Errors of the whole call: INVALID_ARGUMENT (0 or too many items, or a field beside them), FAILED_PRECONDITION and
-        UNAVAILABLE as for Encode.
+        Errors of the whole call: INVALID_ARGUMENT (0 or too many items, or a field beside them) and FAILED_PRECONDITION as
+        for Encode.
+        """
+
+    @abc.abstractmethod
+    def Explain(
+        self,
+        request: marquee.v1.user_encoder_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[marquee.v1.user_encoder_pb2.ExplainResponse, collections.abc.Awaitable[marquee.v1.user_encoder_pb2.ExplainResponse]]:
+        """Says which of a person's events speak for and against movies: how much each movie's score would fall without each
+        event. Exact for any tower: the tower is run once with every event left out. One call at a time; others wait.
+
+        Errors: as for Encode, without a cold start: NOT_FOUND with reason USER_UNKNOWN where there are no events.
         """
 
     @abc.abstractmethod
@@ -115,6 +150,6 @@ class UserEncoderServiceServicer(metaclass=abc.ABCMeta):
         request: marquee.v1.user_encoder_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[marquee.v1.user_encoder_pb2.GetModelResponse, collections.abc.Awaitable[marquee.v1.user_encoder_pb2.GetModelResponse]]:
-        """Says which bundles this replica has loaded."""
+        """Says which bundles this replica has loaded, and how its feature store is."""
 
 def add_UserEncoderServiceServicer_to_server(servicer: UserEncoderServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

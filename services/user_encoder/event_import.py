@@ -17,7 +17,7 @@ import numpy as np
 from marquee.errors import DataError, InvalidRequest
 from marquee.features import MAX_FUTURE_MS, MAX_RATING, MIN_RATING, RATED, Events
 from services.user_encoder.checks import check_user_id
-from services.user_encoder.stores.base import FeatureStore, UserWrite
+from services.user_encoder.stores.base import FeatureStore, UserWrite, Written
 
 RATINGS = "ratings.csv"
 # MovieLens 1M: no header, latin-1, the same fields between `::`.
@@ -69,7 +69,11 @@ async def import_events(
     events = 0
     for writes in reader.chunks():
         changes = await store.write(writes)
-        changed.update(write.user_id for write, is_change in zip(writes, changes, strict=True) if is_change)
+        changed.update(
+            write.user_id
+            for write, one in zip(writes, changes, strict=True)
+            if isinstance(one, Written) and one.changed
+        )
         users.update(write.user_id for write in writes)
         events += sum(write.events.size for write in writes)
         progress(reader.rows, time.monotonic() - started)

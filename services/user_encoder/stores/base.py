@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,6 +22,23 @@ class UserWrite(NamedTuple):
     request_ids: tuple[str, ...] = ()
 
 
+class Written(NamedTuple):
+    """Holds what became of one write: whether it changed the history, and when the person was deleted (0: never).
+
+    Events dated at or before the deletion were refused.
+    """
+
+    changed: bool
+    deleted_at_ms: int = 0
+
+
+class ScanPage(NamedTuple):
+    """Holds people with their histories, retractions among them; `cursor` is for the next page, "" on the last one."""
+
+    people: list[tuple[str, Events]]
+    cursor: str
+
+
 class FeatureStore(Protocol):
     """Keeps one merged history a person.
 
@@ -35,11 +52,30 @@ class FeatureStore(Protocol):
     async def read_many(self, user_ids: Sequence[str]) -> list[Events]:
         """Reads several people's histories, in their order."""
 
-    async def write(self, writes: Sequence[UserWrite]) -> list[bool]:
-        """Adds events, all or none; says for each write whether it changed the history.
+    async def write(self, writes: Sequence[UserWrite]) -> list[Written | StoreUnavailable]:
+        """Adds events; says for each write what became of it. One person's write is stored whole or not at all.
 
-        What has returned is on disk and seen by the next read, from any process. Of the same (movie, kind, time) the
-        later write wins, so writing an event again changes nothing.
+        What has returned as Written is kept and seen by the next read, from any process. Of the same (movie, kind,
+        time) the later write wins, so writing an event again changes nothing. Raises StoreUnavailable where nothing
+        was written.
+        """
+
+    async def delete(self, user_id: str, at_ms: int) -> bool:
+        """Deletes everything about a person but a tombstone that refuses events dated at or before `at_ms`.
+
+        The tombstone stands under a keyed hash of the id and never moves back. Says whether there was a history.
+        """
+
+    async def scan(self, cursor: str, limit: int) -> ScanPage:
+        """Reads about `limit` people from a cursor on, "" being the first; each stands on one page at least.
+
+        A cursor outlives the process. Raises ValueError for one that `scan` never gave.
+        """
+
+    async def watch_deletions(self, forget: Callable[[bytes | None], None]) -> None:
+        """Tells of deletions, by whatever process, until cancelled: within about a second, by the hash of the id.
+
+        `forget(None)` says that some may have been missed: forget everybody.
         """
 
     async def aclose(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from marquee.errors import ConfigError, StoreUnavailable
 from marquee.features import NO_EVENTS, Events
-from services.user_encoder.stores.base import UserWrite, add, pack, unpack
+from services.user_encoder.stores.base import UserWrite, Written, add, pack, unpack
 
 SCHEMA_VERSION = 1
 # "Marq": tells a feature store from any other SQLite file.
@@ -73,8 +73,8 @@ class SqliteStore:
             ) from error
         return unpack(row[0]) if row else NO_EVENTS
 
-    async def write(self, writes: Sequence[UserWrite]) -> list[bool]:
-        """Adds events, all or none; says for each write whether it changed the history."""
+    async def write(self, writes: Sequence[UserWrite]) -> list[Written | StoreUnavailable]:
+        """Adds events, all or none; says for each write what became of it."""
         group = self._group
         if group is None:
             group = self._group = _Group()
@@ -83,7 +83,7 @@ class SqliteStore:
         group.writes.extend(writes)
         # Shielded: a caller that gives up must not cancel the others' transaction.
         changed = await asyncio.shield(group.committed)
-        return changed[first : first + len(writes)]
+        return [Written(one) for one in changed[first : first + len(writes)]]
 
     async def _commit_group(self, group: _Group) -> list[bool]:
         async with self._transaction:
