@@ -44,13 +44,25 @@ class FeatureStore(Protocol):
 
     A history is what `features.union` leaves: sorted, one event a (movie, kind), retractions kept. It holds the
     newest `features.MAX_EVENTS` of them; older ones go first. Failures are StoreUnavailable.
+
+    `kind` is the store's name in GetModel. `waits`: reads give other calls their turn, so that a timeout can end them;
+    where it is False they run on the event loop to their end.
     """
+
+    kind: str
+    waits: bool
+
+    def digest(self, user_id: str) -> bytes:
+        """Computes the keyed hash of an id, under which its tombstone stands; asks nobody."""
 
     async def read(self, user_id: str) -> Events:
         """Reads a person's history, with its retractions; empty where there is none."""
 
-    async def read_many(self, user_ids: Sequence[str]) -> list[Events]:
-        """Reads several people's histories, in their order."""
+    async def read_many(self, user_ids: Sequence[str]) -> list[Events | StoreUnavailable]:
+        """Reads several people's histories, in their order; says which could not be read where others could.
+
+        Raises StoreUnavailable where none could.
+        """
 
     async def write(self, writes: Sequence[UserWrite]) -> list[Written | StoreUnavailable]:
         """Adds events; says for each write what became of it. One person's write is stored whole or not at all.
@@ -73,7 +85,7 @@ class FeatureStore(Protocol):
         """
 
     async def watch_deletions(self, forget: Callable[[bytes | None], None]) -> None:
-        """Tells of deletions, by whatever process, until cancelled: within about a second, by the hash of the id.
+        """Tells of deletions, by whatever process, until cancelled: within about a second, by the `digest` of the id.
 
         `forget(None)` says that some may have been missed: forget everybody.
         """
