@@ -16,9 +16,10 @@ from marquee.errors import ConfigError, MarqueeError
 from services.common.server import EXIT_CONFIG, Life, run_service
 from services.common.spaces import Spaces
 from services.user_encoder.event_import import Imported, describe, import_events
-from services.user_encoder.servicer import SERVICES, add_servicers, clock_ms, load_encoder
+from services.user_encoder.servicer import SERVICES, add_servicers, load_encoder
 from services.user_encoder.settings import DEFAULT_STORE, UserEncoderSettings
 from services.user_encoder.stores.sqlite import SqliteStore
+from services.user_encoder.wire import clock_ms
 
 PROGRAM = "python -m services.user_encoder"
 # What a shell reports for a program that Ctrl-C ended.

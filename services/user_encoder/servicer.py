@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from typing import Any
 
 import grpc.aio
-import numpy as np
-from google.rpc import status_pb2
 
 from marquee.bundle.format import Bundle
 from marquee.engine.encoder import Encoder
 from marquee.errors import InvalidRequest, MarqueeError, to_status
-from marquee.features import Events, Floats
-from marquee.v1 import live_features_pb2, live_features_pb2_grpc, types_pb2, user_encoder_pb2, user_encoder_pb2_grpc
+from marquee.features import Floats
+from marquee.v1 import live_features_pb2_grpc, types_pb2, user_encoder_pb2, user_encoder_pb2_grpc
 from services.common.requests import request_id_of
 from services.common.spaces import Loaded, Spaces
 from services.user_encoder.checks import check_user_id, read_as_of, read_events
 from services.user_encoder.encoding import Batch, Moment, Person, Prepared, encode_batch, encode_one
-from services.user_encoder.history import page_of
-from services.user_encoder.recording import record
+from services.user_encoder.live_features import LiveFeaturesServicer
 from services.user_encoder.stores.base import FeatureStore
-
-Context = grpc.aio.ServicerContext[Any, Any]
+from services.user_encoder.wire import Context, check_count, clock_ms
 
 MAX_BATCH = 1024
-MAX_RECORDED = 1000
 
 
 SERVICES = ("marquee.v1.UserEncoderService", "marquee.v1.LiveFeaturesService")
@@ -44,11 +37,6 @@ def load_encoder(bundle: Bundle, *, threads: int) -> Encoder:
     encoder = Encoder(bundle, threads=threads)
     encoder.probe(bundle)
     return encoder
-
-
-def clock_ms() -> int:
-    """Reads the server's clock: UTC milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
@@ -89,7 +77,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         """Encodes up to 1,024 people."""
         now_ms = clock_ms()
         request_id = request_id_of(request.request_id)
-        _check_count(len(request.items), MAX_BATCH, "items")
+        check_count(len(request.items), MAX_BATCH, "items")
         moment = _moment(request, now_ms)
         loaded = self._spaces.get(request.space)
         batch = await encode_batch(loaded.model, self._store, _read_people(request, now_ms), moment)
@@ -108,46 +96,6 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         """Says what this replica has loaded."""
         state = self._spaces.replica_state(_describe)
         return user_encoder_pb2.GetModelResponse(state=state, request_id=request_id_of(""))
-
-
-class LiveFeaturesServicer(live_features_pb2_grpc.LiveFeaturesServiceServicer):
-    """Answers marquee.v1.LiveFeaturesService."""
-
-    def __init__(self, store: FeatureStore) -> None:
-        self._store = store
-
-    async def RecordEvents(  # noqa: N802
-        self, request: live_features_pb2.RecordEventsRequest, context: Context
-    ) -> live_features_pb2.RecordEventsResponse:
-        """Records up to 1,000 events."""
-        request_id = request_id_of(request.request_id)
-        _check_count(len(request.events), MAX_RECORDED, "events")
-        refusals = await record(self._store, request.events, clock_ms())
-        return live_features_pb2.RecordEventsResponse(
-            statuses=[_OK if refusal is None else to_status(refusal) for refusal in refusals],
-            recorded=refusals.count(None),
-            request_id=request_id,
-        )
-
-    async def GetHistory(  # noqa: N802
-        self, request: live_features_pb2.GetHistoryRequest, context: Context
-    ) -> live_features_pb2.GetHistoryResponse:
-        """Reads a page of a person's events."""
-        request_id = request_id_of(request.request_id)
-        check_user_id(request.user_id, "user_id")
-        history = await self._store.read(request.user_id)
-        page = page_of(history, request.user_id, request.page_size, request.page_token)
-        return live_features_pb2.GetHistoryResponse(
-            events=_columns(page.events), next_page_token=page.next_token, total=page.total, request_id=request_id
-        )
-
-
-_OK = status_pb2.Status()
-
-
-def _check_count(count: int, most: int, field: str) -> None:
-    if not 1 <= count <= most:
-        raise InvalidRequest(f"{field} has {count} entries; send 1 to {most:,}", field=field)
 
 
 def _moment(request: user_encoder_pb2.EncodeRequest | user_encoder_pb2.BatchEncodeRequest, now_ms: int) -> Moment:
@@ -189,15 +137,6 @@ def _results(batch: Batch) -> Iterator[user_encoder_pb2.BatchEncodeResult]:
 
 def _describe(loaded: Loaded[Encoder], message: types_pb2.LoadedBundle) -> None:
     message.feature_spec.CopyFrom(loaded.bundle.manifest.features)
-
-
-def _columns(events: Events) -> types_pb2.EventColumns:
-    return types_pb2.EventColumns(
-        movie_ids=events.movie_ids.tolist(),
-        kinds=events.kinds.tolist(),
-        values=events.values.tolist() if np.any(events.values) else (),
-        times_ms=events.times_ms.tolist(),
-    )
 
 
 def _pack(vectors: Floats) -> bytes:
