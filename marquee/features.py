@@ -231,16 +231,23 @@ def gap_buckets(times_ms: Int64s, first: npt.NDArray[np.bool_], spec: bundle_pb2
     """
     gaps_ms = np.zeros(len(times_ms), np.int64)
     np.subtract(times_ms[1:], times_ms[:-1], out=gaps_ms[1:])
-    buckets = 1 + np.searchsorted(_edges(tuple(spec.gap_edges_s)), gaps_ms / 1000.0).astype(np.int64)
-    return np.where(first, len(spec.gap_edges_s) + 2, buckets)
+    return np.where(first, _no_gap(spec), _gap_buckets(gaps_ms, spec))
+
+
+def _gap_buckets(gaps_ms: Int64s, spec: bundle_pb2.FeatureSpec) -> Int64s:
+    return 1 + np.searchsorted(_edges(tuple(spec.gap_edges_s)), gaps_ms / 1000.0).astype(np.int64)
+
+
+def _no_gap(spec: bundle_pb2.FeatureSpec) -> int:
+    return len(spec.gap_edges_s) + 2
 
 
 class HistoryIndex:
-    """Finds the history-table row of a movie id."""
+    """Finds the row of a movie id: of the history table, or of anything else that has a row a movie."""
 
-    def __init__(self, history_ids: Int64s) -> None:
-        self._order = np.argsort(history_ids, kind="stable").astype(np.int64)
-        self._sorted = history_ids[self._order]
+    def __init__(self, movie_ids: Int64s) -> None:
+        self._order = np.argsort(movie_ids, kind="stable").astype(np.int64)
+        self._sorted = movie_ids[self._order]
 
     def rows(self, movie_ids: Int64s) -> Int64s:
         """Looks rows up; -1 where the table has none."""
@@ -252,30 +259,73 @@ class HistoryIndex:
 
 def encode_history(merged: Events, index: HistoryIndex, as_of_ms: int, spec: bundle_pb2.FeatureSpec) -> Encoded:
     """Encodes merged events as the tower's input at `as_of_ms`; events after it are not read."""
+    known, rows, unknown = _readable(merged, index, as_of_ms)
+    start = max(0, known.size - spec.max_history)
+    read = known.take(slice(start, None))
+    newest_ms = int(read.times_ms[-1]) if read.size else 0
+    return Encoded(_tower_input(known, rows, start, as_of_ms, spec), read.size, unknown, start, newest_ms)
+
+
+class Without(NamedTuple):
+    """Holds a person's tower input without each of K events (B = K), and those events, newest first."""
+
+    tower: TowerInput
+    events: Events
+
+
+def encode_without_each(
+    merged: Events, index: HistoryIndex, as_of_ms: int, spec: bundle_pb2.FeatureSpec, most: int
+) -> Without:
+    """Encodes merged events without each of the newest `most` that `encode_history` reads, one left out at a time.
+
+    Each input is what `encode_history` makes of the history without that event: the next older one moves up, and the
+    gap before the next newer one grows.
+    """
+    known, rows, _ = _readable(merged, index, as_of_ms)
+    # One event more than is read: it moves in where another is left out.
+    start = max(0, known.size - spec.max_history - 1)
+    whole = _tower_input(known, rows, start, as_of_ms, spec)
+    newest_first = known.take(slice(start, None)).take(slice(None, None, -1))
+    out_K = np.arange(min(most, newest_first.size, spec.max_history))
+    kept_L = np.arange(max(0, newest_first.size - 1))
+    kept_KL = kept_L + (kept_L >= out_K[:, None])
+    tower = TowerInput._make(column[0][kept_KL] for column in whole)
+    tower.gaps[out_K[1:], out_K[1:] - 1] = _gaps_across(newest_first.times_ms, out_K[1:], spec)
+    return Without(tower, newest_first.take(out_K))
+
+
+def _gaps_across(newest_first_ms: Int64s, out_K: Int64s, spec: bundle_pb2.FeatureSpec) -> Int64s:
+    """Buckets the gaps between the neighbours of events that are left out, none of them the newest."""
+    older_K = np.minimum(out_K + 1, len(newest_first_ms) - 1)
+    gaps_K = _gap_buckets(newest_first_ms[out_K - 1] - newest_first_ms[older_K], spec)
+    return np.where(out_K == older_K, _no_gap(spec), gaps_K)
+
+
+def _readable(merged: Events, index: HistoryIndex, as_of_ms: int) -> tuple[Events, Int64s, int]:
+    """Selects the events that the tower can read, with their rows; counts those of unknown movies."""
     if merged.size and merged.times_ms[-1] > as_of_ms:
         merged = merged.take(merged.times_ms <= as_of_ms)
     rows = index.rows(merged.movie_ids)
     known = rows >= 0
     unknown = merged.size - int(np.count_nonzero(known))
-    if unknown:
-        merged, rows = merged.take(known), rows[known]
-    total = merged.size
-    start = max(0, total - spec.max_history)
+    return (merged.take(known), rows[known], unknown) if unknown else (merged, rows, 0)
+
+
+def _tower_input(known: Events, rows: Int64s, start: int, as_of_ms: int, spec: bundle_pb2.FeatureSpec) -> TowerInput:
+    """Encodes the events from `start` on, oldest first, as the tower's input (B = 1), newest first."""
     # One event more than is read: the oldest that is read has a gap to it.
     since = max(0, start - 1)
-    first = np.zeros(total - since, bool)
+    first = np.zeros(known.size - since, bool)
     first[:1] = since == 0
-    gaps = gap_buckets(merged.times_ms[since:], first, spec)[start - since :][::-1]
-    read, rows = merged.take(slice(start, None)), rows[start:][::-1]
-    tower = TowerInput(
-        rows=rows[None],
+    gaps = gap_buckets(known.times_ms[since:], first, spec)[start - since :][::-1]
+    read = known.take(slice(start, None))
+    return TowerInput(
+        rows=rows[start:][::-1][None],
         ratings=rating_signal(read.kinds, read.values)[None, ::-1],
         ages=age_buckets(read.times_ms, as_of_ms, spec)[None, ::-1],
         gaps=gaps[None],
         kinds=read.kinds[None, ::-1],
     )
-    newest_ms = int(read.times_ms[-1]) if read.size else 0
-    return Encoded(tower, read.size, unknown, total - read.size, newest_ms)
 
 
 def pad_batch(inputs: list[TowerInput]) -> TowerInput:

@@ -1,14 +1,36 @@
-"""The user tower, run by ONNX Runtime. B people, L history length, D dimension."""
+"""The user tower, run by ONNX Runtime. B people, L history length, D dimension, N movies, K events left out."""
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
-from marquee.bundle.format import HISTORY_IDS, HISTORY_TABLE, ITEM_TOWER, USER_TOWER, Bundle
+from marquee.bundle.format import (
+    HISTORY_IDS,
+    HISTORY_TABLE,
+    ITEM_TOWER,
+    ITEM_VECTORS,
+    MOVIE_IDS,
+    USER_TOWER,
+    Bundle,
+)
 from marquee.bundle.probes import PROBE_TOLERANCE, read_probes
 from marquee.errors import BundleError
-from marquee.features import Encoded, Events, Floats, HistoryIndex, Int64s, TowerInput, encode_history, pad_batch
+from marquee.features import (
+    Encoded,
+    Events,
+    Floats,
+    HistoryIndex,
+    Int64s,
+    TowerInput,
+    Without,
+    encode_history,
+    encode_without_each,
+    pad_batch,
+)
 
 
 class Encoder:
@@ -27,10 +49,15 @@ class Encoder:
                 f"and {self.spec.dimension} dimensions; export the bundle again"
             )
         self._session = open_session(bundle, USER_TOWER, threads)
+        self.movies = MovieVectors(bundle)
 
     def prepare(self, merged: Events, as_of_ms: int) -> Encoded:
         """Encodes merged events (oldest first) as the tower's input."""
         return encode_history(merged, self._index, as_of_ms, self.spec)
+
+    def prepare_without_each(self, merged: Events, as_of_ms: int, most: int) -> Without:
+        """Encodes merged events (oldest first) without each of the newest `most` that the tower reads."""
+        return encode_without_each(merged, self._index, as_of_ms, self.spec, most)
 
     def run(self, tower: TowerInput) -> Floats:
         """Runs the tower on B inputs; returns L2-normalised vectors [B, D]."""
@@ -66,6 +93,24 @@ class Encoder:
                     f"{self._name}: probe {number} is off by 1 - cos = {gap:.2e} (allowed {PROBE_TOLERANCE:.0e}); "
                     "this machine or library computes another model: do not serve it"
                 )
+
+
+class MovieVectors:
+    """Finds the vectors of a bundle's movies; its files are mapped, and nothing is read of them until it is asked."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._ids = bundle.array(MOVIE_IDS)
+        self._vectors_ND = bundle.array(ITEM_VECTORS)
+
+    @functools.cached_property
+    def _index(self) -> HistoryIndex:
+        return HistoryIndex(np.asarray(self._ids, np.int64))
+
+    def find(self, movie_ids: Int64s) -> tuple[npt.NDArray[np.bool_], Floats]:
+        """Says which movies there are, and returns the vectors of those [N, D]."""
+        rows = self._index.rows(movie_ids)
+        known = rows >= 0
+        return known, np.asarray(self._vectors_ND[rows[known]], np.float32)
 
 
 class ItemTower:

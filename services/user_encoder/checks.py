@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ from marquee.v1 import live_features_pb2, types_pb2
 from services.common.requests import MAX_REQUEST_ID_BYTES
 
 MAX_USER_ID_BYTES = 256
+MAX_EXPLAINED = 100
+DEFAULT_LEFT_OUT, MAX_LEFT_OUT = 50, 1000
 
 _RATING_RANGE = f"{MIN_RATING:g} to {MAX_RATING:g} stars"
 
@@ -58,7 +61,7 @@ def read_events(columns: types_pb2.EventColumns, now_ms: int, path: str) -> Even
         return NO_EVENTS
     movie_ids = np.fromiter(columns.movie_ids, np.int64, count)
     kinds = np.fromiter(columns.kinds, np.int64, count)
-    _check_movies(movie_ids, path)
+    _check_movies(movie_ids, f"{path}.movie_ids")
     _check_kinds(kinds, path)
     values = _read_values(columns, kinds, path)
     times_ms = _read_times(columns, count, now_ms, path)
@@ -85,7 +88,7 @@ def _check_movies(movie_ids: Int64s, path: str) -> None:
     good = movie_ids > 0
     if not good.all():
         at = _first(~good)
-        field = f"{path}.movie_ids[{at}]"
+        field = f"{path}[{at}]"
         raise InvalidRequest(f"{field} is {movie_ids[at]}; movie ids are positive", field=field)
 
 
@@ -144,6 +147,31 @@ def _bad_time(time_ms: int, field: str) -> InvalidRequest:
         "nanoseconds), and see that the caller's clock is right",
         field=field,
     )
+
+
+def read_movie_ids(movie_ids: Sequence[int]) -> Int64s:
+    """Reads the movies to explain: 1 to 100, each once."""
+    count = len(movie_ids)
+    if not 1 <= count <= MAX_EXPLAINED:
+        raise InvalidRequest(f"movie_ids has {count} entries; send 1 to {MAX_EXPLAINED}", field="movie_ids")
+    read = np.array(movie_ids, np.int64)
+    _check_movies(read, "movie_ids")
+    places: dict[int, int] = {}
+    for at, movie_id in enumerate(movie_ids):
+        first = places.setdefault(movie_id, at)
+        if first != at:
+            field = f"movie_ids[{at}]"
+            raise InvalidRequest(f"{field} is {movie_id} as movie_ids[{first}] is; send each movie once", field=field)
+    return read
+
+
+def read_max_events(max_events: int) -> int:
+    """Reads how many events to leave out; 0 is the default."""
+    if not 0 <= max_events <= MAX_LEFT_OUT:
+        raise InvalidRequest(
+            f"max_events is {max_events}; send 1 to {MAX_LEFT_OUT:,}, or 0 for {DEFAULT_LEFT_OUT}", field="max_events"
+        )
+    return max_events or DEFAULT_LEFT_OUT
 
 
 def _first(mask: npt.NDArray[np.bool_]) -> int:

@@ -43,9 +43,10 @@ class Moment(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Holds a person's tower input, the moment it is of, and the account of it; `seen` is packed as Search takes it."""
+    """Holds a person's tower input, what it is of, and the account of it; `seen` is packed as Search takes it."""
 
     encoded: Encoded
+    merged: Events
     as_of_ms: int
     source: user_encoder_pb2.FeatureSource
     seen: bytes
@@ -60,10 +61,15 @@ class Batch(NamedTuple):
 
 async def encode_one(encoder: Encoder, store: FeatureStore, person: Person, moment: Moment) -> tuple[Floats, Prepared]:
     """Encodes one person; returns their vector [D] and the account of it."""
-    stored = await store.read(person.user_id) if person.user_id else NO_EVENTS
-    prepared = prepare(encoder, person, stored, moment)
+    prepared = await prepare_one(encoder, store, person, moment)
     # On the event loop: a pooled tower takes less than a thread hop.
     return encoder.run(prepared.encoded.tower)[0], prepared
+
+
+async def prepare_one(encoder: Encoder, store: FeatureStore, person: Person, moment: Moment) -> Prepared:
+    """Reads one person's stored events and prepares them; raises UserUnknown where there are none."""
+    stored = await store.read(person.user_id) if person.user_id else NO_EVENTS
+    return prepare(encoder, person, stored, moment)
 
 
 async def encode_batch(
@@ -111,7 +117,7 @@ def prepare(encoder: Encoder, person: Person, stored: Events, moment: Moment) ->
     if moment.live and merged.size:
         as_of_ms = max(as_of_ms, int(merged.times_ms[-1]))
     encoded = encoder.prepare(merged, as_of_ms)
-    return Prepared(encoded, as_of_ms, source if encoded.used else COLD_START, pack_seen(merged))
+    return Prepared(encoded, merged, as_of_ms, source if encoded.used else COLD_START, pack_seen(merged))
 
 
 def _merge(person: Person, stored: Events) -> tuple[Events, user_encoder_pb2.FeatureSource]:

@@ -13,11 +13,12 @@ from marquee.features import Floats
 from marquee.v1 import live_features_pb2_grpc, types_pb2, user_encoder_pb2, user_encoder_pb2_grpc
 from services.common.requests import request_id_of
 from services.common.spaces import Loaded, Spaces
-from services.user_encoder.checks import check_user_id, read_as_of, read_events
-from services.user_encoder.encoding import Batch, Moment, Person, Prepared, encode_batch, encode_one
+from services.user_encoder.checks import check_user_id, read_as_of, read_events, read_max_events, read_movie_ids
+from services.user_encoder.encoding import Batch, Moment, Person, Prepared, encode_batch, encode_one, prepare_one
+from services.user_encoder.explaining import Explainer
 from services.user_encoder.live_features import LiveFeaturesServicer
 from services.user_encoder.stores.base import FeatureStore
-from services.user_encoder.wire import Context, check_count, clock_ms
+from services.user_encoder.wire import Context, check_count, clock_ms, columns
 
 MAX_BATCH = 1024
 
@@ -45,6 +46,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
     def __init__(self, spaces: Spaces[Encoder], store: FeatureStore) -> None:
         self._spaces = spaces
         self._store = store
+        self._explainer = Explainer()
 
     async def Encode(  # noqa: N802
         self, request: user_encoder_pb2.EncodeRequest, context: Context
@@ -90,6 +92,32 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
             as_of_ms=moment.as_of_ms,
         )
 
+    async def Explain(  # noqa: N802
+        self, request: user_encoder_pb2.ExplainRequest, context: Context
+    ) -> user_encoder_pb2.ExplainResponse:
+        """Says which of a person's events speak for and against movies."""
+        now_ms = clock_ms()
+        request_id = request_id_of(request.request_id)
+        movie_ids, most = read_movie_ids(request.movie_ids), read_max_events(request.max_events)
+        moment = Moment(read_as_of(request.as_of_ms, now_ms), request.as_of_ms == 0, allow_cold_start=False)
+        person = _read_person(request, now_ms, "")
+        loaded = self._spaces.get(request.space)
+        prepared = await prepare_one(loaded.model, self._store, person, moment)
+        explained = await self._explainer.explain(loaded.model, prepared, movie_ids, most)
+        return user_encoder_pb2.ExplainResponse(
+            movie_ids=movie_ids[explained.known].tolist(),
+            unknown_movie_ids=movie_ids[~explained.known].tolist(),
+            events=columns(explained.events),
+            scores=_pack(explained.scores_N),
+            contributions=_pack(explained.contributions_NK),
+            space=loaded.bundle.space,
+            bundle_id=loaded.bundle.id,
+            request_id=request_id,
+            as_of_ms=prepared.as_of_ms,
+            source=prepared.source,
+            events_used=prepared.encoded.used,
+        )
+
     async def GetModel(  # noqa: N802
         self, request: user_encoder_pb2.GetModelRequest, context: Context
     ) -> user_encoder_pb2.GetModelResponse:
@@ -103,7 +131,9 @@ def _moment(request: user_encoder_pb2.EncodeRequest | user_encoder_pb2.BatchEnco
 
 
 def _read_person(
-    message: user_encoder_pb2.EncodeRequest | user_encoder_pb2.BatchEncodeItem, now_ms: int, prefix: str
+    message: user_encoder_pb2.EncodeRequest | user_encoder_pb2.BatchEncodeItem | user_encoder_pb2.ExplainRequest,
+    now_ms: int,
+    prefix: str,
 ) -> Person:
     if message.user_id:
         check_user_id(message.user_id, f"{prefix}user_id")

@@ -26,6 +26,7 @@ from marquee.features import (
     check_spec,
     current,
     encode_history,
+    encode_without_each,
     feature_spec,
     gap_buckets,
     merge,
@@ -224,6 +225,33 @@ def test_no_event_is_an_input_of_length_0() -> None:
     encoded = encode_history(events(rated(99, 4, 5)), INDEX, 9, SPEC)
     assert [column.shape for column in encoded.tower] == [(1, 0)] * 5
     assert (encoded.used, encoded.unknown, encoded.newest_ms) == (0, 1, 0)
+
+
+# Movies 5 and 6 are unknown, histories are longer and shorter than what is read, and some events are after `as_of`.
+HISTORY = st.lists(
+    st.builds(
+        Row,
+        movie=st.sampled_from([10, 20, 30, 40, 5, 6]),
+        kind=st.sampled_from([RATED, LIKED, CLICKED]),
+        value=st.sampled_from([0.5, 3.0, 5.0]),
+        time=st.sampled_from([0, 5_000, 60_000, DAY_MS, 9 * DAY_MS, 400 * DAY_MS]),
+    ),
+    max_size=10,
+)
+
+
+@given(HISTORY, st.integers(1, 4), st.integers(1, 5))
+def test_without_each_is_the_encoding_of_the_history_without_it(rows: list[Row], longest: int, most: int) -> None:
+    spec = feature_spec(max_history=longest, dimension=4, content_buckets=8, max_content_tokens=4)
+    merged, as_of_ms = merge(events(*rows), NO_EVENTS, USER), 10 * DAY_MS
+    without = encode_without_each(merged, INDEX, as_of_ms, spec, most)
+    read = encode_history(merged, INDEX, as_of_ms, spec)
+    assert without.events.size == len(without.tower.rows) == min(most, read.used)
+    for number, out in enumerate(rows_of(without.events)):
+        rest = events(*(row for row in rows_of(merged) if row != out))
+        expected = encode_history(rest, INDEX, as_of_ms, spec).tower
+        assert [column[number].tolist() for column in without.tower] == [column[0].tolist() for column in expected]
+    assert without.events.kinds.tolist() == read.tower.kinds[0, : without.events.size].tolist()
 
 
 AGES = [
