@@ -15,6 +15,7 @@ from marquee.bundle.catalog import Catalog
 from marquee.bundle.format import Bundle
 from marquee.bundle.gate import check_gate
 from marquee.bundle.registry import Registry
+from marquee.bundle.v1.bundle_pb2 import Manifest
 from marquee.engine.encoder import Encoder
 from marquee.engine.index import Index
 from marquee.errors import BundleError, DataError, GateRefused, RegistryError
@@ -61,6 +62,25 @@ def test_onnx_runtime_gives_pytorchs_vectors(towers: tuple[Trained, Path], peopl
         expected = trained.model.user_tower(rows, *(torch.from_numpy(column) for column in inputs[1:])).numpy()
     feeds = {"rows": rows.numpy()} | {name: getattr(inputs, name) for name in ("ratings", "ages", "gaps", "kinds")}
     np.testing.assert_allclose(session.run(None, feeds)[0], expected, atol=2e-6)
+
+
+def test_without_each_event_is_the_vector_of_the_history_without_it(towers: tuple[Trained, Path]) -> None:
+    trained, folder = towers
+    ids, rng = np.arange(1, 301), np.random.default_rng(3)
+    for name in (format.HISTORY_IDS, format.MOVIE_IDS):
+        np.save(folder / name, ids)
+    for name in (format.HISTORY_TABLE, format.ITEM_VECTORS):
+        np.save(folder / name, trained.model.ids.weight.detach().numpy())
+    encoder = Encoder(Bundle(folder, "", Manifest(features=trained.spec)))
+    for length in (1, 2, 13, 20, 21, 35):
+        times_ms = np.sort(NOW - rng.integers(0, 10**9, length))
+        whole = history(rng.choice(ids, length, replace=False))._replace(times_ms=times_ms)
+        without = encoder.prepare_without_each(whole, NOW, 1000)
+        vectors_KD = encoder.run(without.tower)
+        assert len(vectors_KD) == min(length, 20)
+        for vector, left_out in zip(vectors_KD, without.events.movie_ids, strict=True):
+            expected, _ = encoder.encode(whole.take(whole.movie_ids != left_out), NOW)
+            np.testing.assert_allclose(vector, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("movies", [1, 2, 300])
