@@ -20,8 +20,10 @@ from marquee.features import RATED, Events
 from marquee.v1 import live_features_pb2, live_features_pb2_grpc, types_pb2, user_encoder_pb2_grpc
 from services.common.server import Life
 from services.common.spaces import Spaces
+from services.user_encoder.ladder import Ladder
 from services.user_encoder.servicer import SERVICES, add_servicers, load_encoder
 from services.user_encoder.settings import UserEncoderSettings
+from services.user_encoder.stores.base import FeatureStore
 from services.user_encoder.stores.sqlite import SqliteStore
 from tests.rigs import error_of
 
@@ -48,7 +50,7 @@ class EncoderRig(NamedTuple):
     users: user_encoder_pb2_grpc.UserEncoderServiceAsyncStub
     features: live_features_pb2_grpc.LiveFeaturesServiceAsyncStub
     spaces: Spaces[Encoder]
-    store: SqliteStore
+    store: FeatureStore
 
     @property
     def model(self) -> Encoder:
@@ -68,14 +70,21 @@ def stubs(channel: grpc.aio.Channel) -> Stubs:
 
 @contextlib.asynccontextmanager
 async def encoder(registry: Path, store_path: Path) -> AsyncIterator[EncoderRig]:
-    """Serves a registry and a store on a free port."""
-    settings = UserEncoderSettings(listen="127.0.0.1:0", registry=registry, store=store_path, drain_s=0.0, grace_s=5.0)
-    store = SqliteStore(store_path, write_timeout_s=0.05)
-    async with contextlib.aclosing(store), Life(settings, SERVICES) as life:
-        spaces = Spaces(Registry(registry), partial(load_encoder, threads=1), settings)
+    """Serves a registry and a SQLite store on a free port."""
+    async with encoder_on(SqliteStore(store_path, write_timeout_s=0.05), registry) as rig:
+        yield rig
+
+
+@contextlib.asynccontextmanager
+async def encoder_on(store: FeatureStore, registry: Path, **settings: Any) -> AsyncIterator[EncoderRig]:
+    """Serves a registry and a store, which it closes, on a free port."""
+    told = UserEncoderSettings(listen="127.0.0.1:0", registry=registry, drain_s=0.0, grace_s=5.0, **settings)
+    async with contextlib.aclosing(store), Life(told, SERVICES) as life:
+        spaces = Spaces(Registry(registry), partial(load_encoder, threads=1), told)
         await spaces.start()
-        add_servicers(spaces, store, life.server)
-        running = asyncio.ensure_future(life.run())
+        ladder = Ladder(store, told)
+        add_servicers(spaces, ladder, life.server)
+        running = asyncio.ensure_future(life.run(ladder.watch()))
         async with grpc.aio.insecure_channel(f"127.0.0.1:{life.port}") as channel:
             await channel.channel_ready()
             yield EncoderRig(*stubs(channel), spaces, store)

@@ -16,6 +16,7 @@ from marquee.errors import ConfigError, MarqueeError
 from services.common.server import EXIT_CONFIG, Life, run_service
 from services.common.spaces import Spaces
 from services.user_encoder.event_import import Imported, describe, import_events
+from services.user_encoder.ladder import Ladder
 from services.user_encoder.servicer import SERVICES, add_servicers, load_encoder
 from services.user_encoder.settings import DEFAULT_STORE, UserEncoderSettings
 from services.user_encoder.stores.sqlite import SqliteStore
@@ -43,8 +44,9 @@ async def serve(settings: UserEncoderSettings) -> None:
     async with aclosing(SqliteStore(settings.store)) as store, Life(settings, SERVICES) as life:
         spaces = Spaces(Registry(settings.registry), partial(load_encoder, threads=settings.threads), settings)
         await spaces.start()
-        add_servicers(spaces, store, life.server)
-        await life.run(spaces.watch())
+        ladder = Ladder(store, settings)
+        add_servicers(spaces, ladder, life.server)
+        await life.run(spaces.watch(), ladder.watch())
 
 
 def run_import(arguments: Sequence[str]) -> int:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from marquee.engine.encoder import Encoder
 from marquee.errors import MarqueeError, UserUnknown
-from marquee.features import NO_EVENTS, Encoded, Events, Floats, current, merge, seen_ids, user_hash
+from marquee.features import Encoded, Events, Floats, current, merge, seen_ids, user_hash
 from marquee.v1 import user_encoder_pb2
-from services.user_encoder.stores.base import FeatureStore
+from services.user_encoder.ladder import NOTHING, Known, Ladder
 
 STORE = user_encoder_pb2.FEATURE_SOURCE_STORE
 REQUEST = user_encoder_pb2.FEATURE_SOURCE_REQUEST
 COLD_START = user_encoder_pb2.FEATURE_SOURCE_COLD_START
+STALE = user_encoder_pb2.FEATURE_SOURCE_STALE
 
-# People of a batch that are prepared before other calls get their turn: about a millisecond with 50 events each.
+# People of a batch that are read, and prepared, before other calls get their turn: about a millisecond with 50 events
+# each.
 _SLICE = 16
 
 
@@ -43,13 +45,18 @@ class Moment(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Holds a person's tower input, what it is of, and the account of it; `seen` is packed as Search takes it."""
+    """Holds a person's tower input, what it is of, and the account of it; `seen` is packed as Search takes it.
+
+    `age_ms` and `degraded` are as in `Known`.
+    """
 
     encoded: Encoded
     merged: Events
     as_of_ms: int
     source: user_encoder_pb2.FeatureSource
     seen: bytes
+    age_ms: int
+    degraded: bool
 
 
 class Batch(NamedTuple):
@@ -59,30 +66,43 @@ class Batch(NamedTuple):
     people: list[Prepared | MarqueeError]
 
 
-async def encode_one(encoder: Encoder, store: FeatureStore, person: Person, moment: Moment) -> tuple[Floats, Prepared]:
+async def encode_one(
+    encoder: Encoder, ladder: Ladder, person: Person, moment: Moment, left_s: float | None
+) -> tuple[Floats, Prepared]:
     """Encodes one person; returns their vector [D] and the account of it."""
-    prepared = await prepare_one(encoder, store, person, moment)
+    prepared = await prepare_one(encoder, ladder, person, moment, left_s)
     # On the event loop: a pooled tower takes less than a thread hop.
     return encoder.run(prepared.encoded.tower)[0], prepared
 
 
-async def prepare_one(encoder: Encoder, store: FeatureStore, person: Person, moment: Moment) -> Prepared:
-    """Reads one person's stored events and prepares them; raises UserUnknown where there are none."""
-    stored = await store.read(person.user_id) if person.user_id else NO_EVENTS
-    return prepare(encoder, person, stored, moment)
+async def prepare_one(
+    encoder: Encoder, ladder: Ladder, person: Person, moment: Moment, left_s: float | None
+) -> Prepared:
+    """Looks one person up and prepares them; raises UserUnknown where there are no events.
+
+    `left_s` is what is left of the call's deadline, None for ever.
+    """
+    known = await ladder.look_up(person.user_id, left_s) if person.user_id else NOTHING
+    return _counted(ladder, prepare(encoder, person, known, moment))
 
 
 async def encode_batch(
-    encoder: Encoder, store: FeatureStore, people: Iterable[Person | MarqueeError], moment: Moment
+    encoder: Encoder,
+    ladder: Ladder,
+    people: Iterable[Person | MarqueeError],
+    moment: Moment,
+    left: Callable[[], float | None],
 ) -> Batch:
     """Encodes B people in one tower run; one who cannot be encoded, or comes as an error, fails nobody else.
 
-    Draws from `people` a slice at a time, so that a generator's work is spread between other calls.
+    Draws from `people` a slice at a time, so that a generator's work is spread between other calls. `left` says what is
+    left of the call's deadline.
     """
-    people = iter(people)
+    drawn = await _draw(people)
+    known = await _look_up(ladder, drawn, left())
     prepared: list[Prepared | MarqueeError] = []
-    while slice_ := list(itertools.islice(people, _SLICE)):
-        prepared += await _prepare_slice(encoder, store, slice_, moment)
+    for start in range(0, len(drawn), _SLICE):
+        prepared += [_try_prepare(encoder, ladder, one, known, moment) for one in drawn[start : start + _SLICE]]
         await asyncio.sleep(0)
     vectors_BD = np.zeros((len(prepared), encoder.spec.dimension), np.float32)
     good = {at: one.encoded for at, one in enumerate(prepared) if isinstance(one, Prepared)}
@@ -91,40 +111,59 @@ async def encode_batch(
     return Batch(vectors_BD, prepared)
 
 
-async def _prepare_slice(
-    encoder: Encoder, store: FeatureStore, people: list[Person | MarqueeError], moment: Moment
-) -> list[Prepared | MarqueeError]:
-    user_ids = [one.user_id for one in people if isinstance(one, Person) and one.user_id]
-    stored = dict(zip(user_ids, await store.read_many(user_ids), strict=True))
-
-    def prepare_one(one: Person | MarqueeError) -> Prepared | MarqueeError:
-        if isinstance(one, MarqueeError):
-            return one
-        try:
-            return prepare(encoder, one, stored.get(one.user_id, NO_EVENTS), moment)
-        except UserUnknown as error:
-            return error
-
-    return [prepare_one(one) for one in people]
+async def _draw(people: Iterable[Person | MarqueeError]) -> list[Person | MarqueeError]:
+    people = iter(people)
+    drawn: list[Person | MarqueeError] = []
+    while slice_ := list(itertools.islice(people, _SLICE)):
+        drawn += slice_
+        await asyncio.sleep(0)
+    return drawn
 
 
-def prepare(encoder: Encoder, person: Person, stored: Events, moment: Moment) -> Prepared:
-    """Merges a person's events and makes the tower's input; raises UserUnknown where there are none."""
-    merged, source = _merge(person, stored)
-    if merged.size == 0 and not moment.allow_cold_start:
+async def _look_up(ladder: Ladder, people: Sequence[Person | MarqueeError], left_s: float | None) -> dict[str, Known]:
+    user_ids = list(dict.fromkeys(one.user_id for one in people if isinstance(one, Person) and one.user_id))
+    return dict(zip(user_ids, await ladder.look_up_many(user_ids, left_s), strict=True)) if user_ids else {}
+
+
+def _try_prepare(
+    encoder: Encoder, ladder: Ladder, one: Person | MarqueeError, known: dict[str, Known], moment: Moment
+) -> Prepared | MarqueeError:
+    if isinstance(one, MarqueeError):
+        return one
+    try:
+        return _counted(ladder, prepare(encoder, one, known.get(one.user_id, NOTHING), moment))
+    except UserUnknown as error:
+        return error
+
+
+def _counted(ladder: Ladder, prepared: Prepared) -> Prepared:
+    if prepared.degraded:
+        ladder.count_degraded(stale=prepared.source == STALE)
+    return prepared
+
+
+def prepare(encoder: Encoder, person: Person, known: Known, moment: Moment) -> Prepared:
+    """Merges a person's events and makes the tower's input; raises UserUnknown where there are none.
+
+    Where the store could not be read, nobody is unknown: without events they are a cold start.
+    """
+    merged, source = _merge(person, known)
+    if merged.size == 0 and not (moment.allow_cold_start or known.degraded):
         raise _unknown(person)
     as_of_ms = moment.as_of_ms
     if moment.live and merged.size:
         as_of_ms = max(as_of_ms, int(merged.times_ms[-1]))
     encoded = encoder.prepare(merged, as_of_ms)
-    return Prepared(encoded, merged, as_of_ms, source if encoded.used else COLD_START, pack_seen(merged))
+    if not encoded.used:
+        source = COLD_START
+    return Prepared(encoded, merged, as_of_ms, source, pack_seen(merged), known.age_ms, known.degraded)
 
 
-def _merge(person: Person, stored: Events) -> tuple[Events, user_encoder_pb2.FeatureSource]:
-    held = current(stored)
+def _merge(person: Person, known: Known) -> tuple[Events, user_encoder_pb2.FeatureSource]:
+    held, source = current(known.events), STALE if known.degraded else STORE
     if person.events.size == 0:
-        return held, STORE
-    return merge(stored, person.events, user_hash(person.user_id)), STORE if held.size else REQUEST
+        return held, source
+    return merge(known.events, person.events, user_hash(person.user_id)), source if held.size else REQUEST
 
 
 def _unknown(person: Person) -> UserUnknown:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marquee.engine.encoder import Encoder
+from marquee.errors import StoreUnavailable
 from marquee.features import Events, Floats, Int64s, TowerInput
 from services.user_encoder.checks import DEFAULT_LEFT_OUT
 from services.user_encoder.encoding import Prepared
@@ -47,7 +48,12 @@ class Explainer:
         self._thread = ThreadPoolExecutor(1, "explainer")
 
     async def explain(self, encoder: Encoder, prepared: Prepared, movie_ids: Int64s, most: int) -> Explanation:
-        """Leaves out each of the newest `most` events that the tower reads, and sees how movies' scores change."""
+        """Leaves out each of the newest `most` events that the tower reads, and sees how movies' scores change.
+
+        Raises StoreUnavailable where there are no events because the store could not be read.
+        """
+        if prepared.degraded and prepared.merged.size == 0:
+            raise StoreUnavailable("the feature store cannot be read now; send the person's events, or the call again")
         async with self._turn:
             without = await self._run(encoder.prepare_without_each, prepared.merged, prepared.as_of_ms, most)
             vectors_1D = await self._run(encoder.run, prepared.encoded.tower)

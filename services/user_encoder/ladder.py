@@ -90,6 +90,13 @@ class Ladder:
         history, read_at = recalled
         return Known(history, max(1, round((now - read_at) * 1000)), degraded=True)
 
+    def count_degraded(self, *, stale: bool) -> None:
+        """Counts an answer that was made without the store: from memory, or from what is left."""
+        if stale:
+            self.stale_answers += 1
+        else:
+            self.blind_answers += 1
+
     async def read(self, user_id: str, left_s: float | None = None) -> Events:
         """Reads a person's history, with its retractions; empty where there is none."""
         began = self._begin()

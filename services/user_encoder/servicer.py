@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import grpc.aio
 
@@ -16,9 +17,9 @@ from services.common.spaces import Loaded, Spaces
 from services.user_encoder.checks import check_user_id, read_as_of, read_events, read_max_events, read_movie_ids
 from services.user_encoder.encoding import Batch, Moment, Person, Prepared, encode_batch, encode_one, prepare_one
 from services.user_encoder.explaining import Explainer
+from services.user_encoder.ladder import Ladder
 from services.user_encoder.live_features import LiveFeaturesServicer
-from services.user_encoder.stores.base import FeatureStore
-from services.user_encoder.wire import Context, check_count, clock_ms, columns
+from services.user_encoder.wire import Context, check_count, clock_ms, columns, seconds_left
 
 MAX_BATCH = 1024
 
@@ -26,9 +27,9 @@ MAX_BATCH = 1024
 SERVICES = ("marquee.v1.UserEncoderService", "marquee.v1.LiveFeaturesService")
 
 
-def add_servicers(spaces: Spaces[Encoder], store: FeatureStore, server: grpc.aio.Server) -> None:
+def add_servicers(spaces: Spaces[Encoder], ladder: Ladder, server: grpc.aio.Server) -> None:
     """Adds the services of SERVICES to a server."""
-    encoder, features = UserEncoderServicer(spaces, store), LiveFeaturesServicer(store)
+    encoder, features = UserEncoderServicer(spaces, ladder), LiveFeaturesServicer(ladder)
     user_encoder_pb2_grpc.add_UserEncoderServiceServicer_to_server(encoder, server)
     live_features_pb2_grpc.add_LiveFeaturesServiceServicer_to_server(features, server)
 
@@ -43,21 +44,21 @@ def load_encoder(bundle: Bundle, *, threads: int) -> Encoder:
 class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
     """Answers marquee.v1.UserEncoderService."""
 
-    def __init__(self, spaces: Spaces[Encoder], store: FeatureStore) -> None:
+    def __init__(self, spaces: Spaces[Encoder], ladder: Ladder) -> None:
         self._spaces = spaces
-        self._store = store
+        self._ladder = ladder
         self._explainer = Explainer()
 
     async def Encode(  # noqa: N802
         self, request: user_encoder_pb2.EncodeRequest, context: Context
     ) -> user_encoder_pb2.EncodeResponse:
         """Encodes one person."""
-        now_ms = clock_ms()
+        now_ms, left_s = clock_ms(), seconds_left(context)
         request_id = request_id_of(request.request_id)
         moment = _moment(request, now_ms)
         person = _read_person(request, now_ms, "")
         loaded = self._spaces.get(request.space)
-        vector, prepared = await encode_one(loaded.model, self._store, person, moment)
+        vector, prepared = await encode_one(loaded.model, self._ladder, person, moment, left_s)
         encoded = prepared.encoded
         return user_encoder_pb2.EncodeResponse(
             vector=_pack(vector),
@@ -71,18 +72,22 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
             events_truncated=encoded.truncated,
             newest_event_ms=encoded.newest_ms,
             seen=prepared.seen,
+            features_age_ms=prepared.age_ms,
+            degraded=prepared.degraded,
         )
 
     async def BatchEncode(  # noqa: N802
         self, request: user_encoder_pb2.BatchEncodeRequest, context: Context
     ) -> user_encoder_pb2.BatchEncodeResponse:
         """Encodes up to 1,024 people."""
+        seconds_left(context)
         now_ms = clock_ms()
         request_id = request_id_of(request.request_id)
         check_count(len(request.items), MAX_BATCH, "items")
         moment = _moment(request, now_ms)
         loaded = self._spaces.get(request.space)
-        batch = await encode_batch(loaded.model, self._store, _read_people(request, now_ms), moment)
+        people = _read_people(request, now_ms)
+        batch = await encode_batch(loaded.model, self._ladder, people, moment, partial(seconds_left, context))
         return user_encoder_pb2.BatchEncodeResponse(
             vectors=_pack(batch.vectors_BD),
             results=_results(batch),
@@ -96,13 +101,13 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         self, request: user_encoder_pb2.ExplainRequest, context: Context
     ) -> user_encoder_pb2.ExplainResponse:
         """Says which of a person's events speak for and against movies."""
-        now_ms = clock_ms()
+        now_ms, left_s = clock_ms(), seconds_left(context)
         request_id = request_id_of(request.request_id)
         movie_ids, most = read_movie_ids(request.movie_ids), read_max_events(request.max_events)
         moment = Moment(read_as_of(request.as_of_ms, now_ms), request.as_of_ms == 0, allow_cold_start=False)
         person = _read_person(request, now_ms, "")
         loaded = self._spaces.get(request.space)
-        prepared = await prepare_one(loaded.model, self._store, person, moment)
+        prepared = await prepare_one(loaded.model, self._ladder, person, moment, left_s)
         explained = await self._explainer.explain(loaded.model, prepared, movie_ids, most)
         return user_encoder_pb2.ExplainResponse(
             movie_ids=movie_ids[explained.known].tolist(),
@@ -116,14 +121,17 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
             as_of_ms=prepared.as_of_ms,
             source=prepared.source,
             events_used=prepared.encoded.used,
+            features_age_ms=prepared.age_ms,
+            degraded=prepared.degraded,
         )
 
     async def GetModel(  # noqa: N802
         self, request: user_encoder_pb2.GetModelRequest, context: Context
     ) -> user_encoder_pb2.GetModelResponse:
-        """Says what this replica has loaded."""
-        state = self._spaces.replica_state(_describe)
-        return user_encoder_pb2.GetModelResponse(state=state, request_id=request_id_of(""))
+        """Says what this replica has loaded, and how its store is."""
+        return user_encoder_pb2.GetModelResponse(
+            state=self._spaces.replica_state(_describe), request_id=request_id_of(""), store=_store_state(self._ladder)
+        )
 
 
 def _moment(request: user_encoder_pb2.EncodeRequest | user_encoder_pb2.BatchEncodeRequest, now_ms: int) -> Moment:
@@ -160,6 +168,8 @@ def _results(batch: Batch) -> Iterator[user_encoder_pb2.BatchEncodeResult]:
                 events_truncated=one.encoded.truncated,
                 newest_event_ms=one.encoded.newest_ms,
                 seen=one.seen,
+                features_age_ms=one.age_ms,
+                degraded=one.degraded,
             )
         else:
             yield user_encoder_pb2.BatchEncodeResult(status=to_status(one))
@@ -167,6 +177,17 @@ def _results(batch: Batch) -> Iterator[user_encoder_pb2.BatchEncodeResult]:
 
 def _describe(loaded: Loaded[Encoder], message: types_pb2.LoadedBundle) -> None:
     message.feature_spec.CopyFrom(loaded.bundle.manifest.features)
+
+
+def _store_state(ladder: Ladder) -> user_encoder_pb2.StoreState:
+    return user_encoder_pb2.StoreState(
+        kind=ladder.kind,
+        reachable=ladder.breaker.reachable,
+        last_error=ladder.breaker.last_error,
+        stale_answers=ladder.stale_answers,
+        blind_answers=ladder.blind_answers,
+        refused_writes=ladder.refused_writes,
+    )
 
 
 def _pack(vectors: Floats) -> bytes:
