@@ -39,18 +39,24 @@ class LastKnown:
         """Remembers what a read found that began at `began`, unless the person has changed since."""
         if began <= self._forgot_at or began <= self._changed.get(user_id, -1.0):
             return
-        before = self._people.pop(user_id, None)
-        if before is not None:
-            self._bytes -= before.size
-        if history.size:
-            self._insert(user_id, history, began, before)
-        elif before is not None:
-            del self._ids[before.digest]
+        person = self._people.get(user_id)
+        if person is None:
+            if history.size:
+                self._insert(user_id, history, began)
+        elif history.size == 0:
+            self._drop(user_id)
+        else:
+            self._people.move_to_end(user_id)
+            self._bytes -= person.size
+            person.read(history, began)
+            self._bytes += person.size
+            if self._bytes > self._max_bytes:
+                self._trim(began)
 
-    def _insert(self, user_id: str, history: Events, began: float, before: _Person | None) -> None:
-        digest = self._digest(user_id) if before is None else before.digest
-        self._people[user_id] = person = _Person(history, began, digest)
-        self._ids[digest] = user_id
+    def _insert(self, user_id: str, history: Events, began: float) -> None:
+        person = _Person(history, began, self._digest(user_id))
+        self._people[user_id] = person
+        self._ids[person.digest] = user_id
         self._bytes += person.size
         self._trim(began)
 
@@ -124,9 +130,12 @@ class _Person:
     __slots__ = ("digest", "history", "newer", "read_at", "size")
 
     def __init__(self, history: Events, read_at: float, digest: bytes) -> None:
+        self.digest = digest
+        self.read(history, read_at)
+
+    def read(self, history: Events, read_at: float) -> None:
         self.history = history
         self.read_at = read_at
-        self.digest = digest
         self.newer: list[UserWrite] = []
         self.size = _size(history)
 
