@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 
 from marquee.bundle.format import Bundle
-from marquee.errors import SpaceNotLoaded, StoreUnavailable, UserUnknown
+from marquee.errors import SpaceNotLoaded, UserUnknown
 from marquee.features import CLICKED, LIKED, NO_EVENTS, RATED, RETRACTED, Floats, merge, user_hash
 from marquee.v1 import types_pb2, user_encoder_pb2
 from tests.bundles import make_bundle
@@ -214,14 +212,6 @@ async def test_request_ids_are_echoed_or_made(rig: EncoderRig) -> None:
     assert len(first.request_id) == 32
     request.request_id = "é" * 64
     assert (await rig.users.Encode(request)).request_id == "é" * 64
-
-
-async def test_a_store_that_cannot_be_read_is_unavailable(rig: EncoderRig, tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "features.sqlite")) as sql:
-        sql.execute("DROP TABLE histories")
-    error = await refused(rig.users.Encode(asking("ada")))
-    assert isinstance(error, StoreUnavailable)
-    assert (await rig.users.Encode(asking("", FIRST))).events_used == 1, "who needs no store is answered"
 
 
 async def test_get_model_says_what_is_loaded(rig: EncoderRig, world: World) -> None:
