@@ -155,6 +155,15 @@ class Encoder(user_encoder_pb2_grpc.UserEncoderServiceServicer, live_features_pb
         canned = live_features_pb2.GetHistoryResponse(events=columns, total=2)
         return await self._fake.answer("GetHistory", request, context, canned)
 
+    async def Explain(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    async def DeleteUser(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    async def ExportEvents(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
 
 class Retriever(retriever_pb2_grpc.RetrieverServiceServicer, catalog_pb2_grpc.CatalogServiceServicer):
     def __init__(self, fake: Fake) -> None:
