@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import reduce
@@ -9,9 +10,10 @@ from functools import reduce
 from marquee.features import Events
 from services.user_encoder.stores.base import UserWrite, add
 
-# What an event takes in a history as the stores unpack it, and what four arrays and all around them take beside.
-_EVENT_BYTES = 8 + 8 + 4 + 1 + 8
-_HISTORY_BYTES = 1000
+# What the arrays of a history and all around them take, beside their contents.
+_HISTORY_BYTES = 1700
+# Contents of an event: its kind, and its movie id, time and value.
+_KIND_BYTES, _REST_BYTES = 8, 20
 # Writes to a person that wait to be merged; each keeps its arrays.
 _MOST_NEWER = 8
 
@@ -146,4 +148,8 @@ class _Person:
 
 
 def _size(events: Events) -> int:
-    return _HISTORY_BYTES + _EVENT_BYTES * events.size
+    held = events.times_ms.base
+    # A store's columns but the kinds are views of what it read, which may be longer than they are and lives as long.
+    blob = held.obj if isinstance(held, memoryview) else held
+    rest = sys.getsizeof(blob) if isinstance(blob, bytes) else _REST_BYTES * events.size
+    return _HISTORY_BYTES + _KIND_BYTES * events.size + rest

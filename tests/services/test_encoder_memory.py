@@ -51,8 +51,8 @@ def test_what_is_too_old_is_not_recalled() -> None:
 
 
 def test_who_was_read_longest_ago_is_forgotten_first() -> None:
-    # An event takes 29 bytes, so three of these people fit and four do not.
-    known = memory(max_bytes=13 * KILOBYTE)
+    # An event takes 28 bytes, a person 1,700 more, so three of these people fit and four do not.
+    known = memory(max_bytes=14 * KILOBYTE)
     long = likes(*range(100))
     for at, user_id in enumerate(["ada", "bob", "cy", "ada", "dan"]):
         known.put(user_id, long, float(at))
@@ -60,7 +60,7 @@ def test_who_was_read_longest_ago_is_forgotten_first() -> None:
 
 
 def test_histories_that_grow_push_others_out() -> None:
-    known = memory(max_bytes=13 * KILOBYTE)
+    known = memory(max_bytes=14 * KILOBYTE)
     known.put("ada", likes(1), 1.0)
     known.put("bob", likes(1), 2.0)
     known.put("bob", likes(*range(400)), 3.0)
