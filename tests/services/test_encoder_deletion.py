@@ -1,0 +1,169 @@
+"""DeleteUser: what is gone, what is refused from then on, and that nothing names the person afterwards."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from marquee.errors import StoreUnavailable, UserDeleted, UserUnknown, from_status
+from marquee.features import LIKED
+from marquee.v1 import live_features_pb2, user_encoder_pb2
+from tests.bundles import make_bundle
+from tests.encoder_rigs import EncoderRig, Row, Stubs, encoder, recording, refused, rows_of, stubs
+from tests.rigs import publish, service_process
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("deletion")
+    publish(folder / "registry", make_bundle(folder / "bundle"))
+    return folder / "registry"
+
+
+@pytest.fixture
+async def rig(registry: Path, tmp_path: Path) -> AsyncIterator[EncoderRig]:
+    async with encoder(registry, tmp_path / "features.sqlite") as running:
+        yield running
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def liked(movie: int, time_ms: int) -> Row:
+    return Row(movie, LIKED, 0, time_ms)
+
+
+async def delete(caller: EncoderRig | Stubs, user_id: str) -> live_features_pb2.DeleteUserResponse:
+    return await caller.features.DeleteUser(live_features_pb2.DeleteUserRequest(user_id=user_id))
+
+
+async def test_who_was_deleted_is_unknown(rig: EncoderRig) -> None:
+    for name in ("ada", "bob"):
+        await rig.features.RecordEvents(recording(name, liked(1, 10)))
+    before = now_ms()
+    answer = await delete(rig, "ada")
+    assert answer.existed
+    assert before <= answer.deleted_at_ms <= now_ms()
+    for call in (
+        rig.features.GetHistory(live_features_pb2.GetHistoryRequest(user_id="ada")),
+        rig.users.Encode(user_encoder_pb2.EncodeRequest(user_id="ada")),
+    ):
+        assert isinstance(await refused(call), UserUnknown)
+    assert (await rig.features.GetHistory(live_features_pb2.GetHistoryRequest(user_id="bob"))).total == 1
+
+
+async def test_deleting_again_is_no_error_and_never_moves_back(rig: EncoderRig) -> None:
+    first, second = await delete(rig, "ada"), await delete(rig, "ada")
+    assert (first.existed, second.existed) == (False, False)
+    assert second.deleted_at_ms >= first.deleted_at_ms
+
+
+async def test_events_up_to_the_deletion_are_refused_one_by_one(rig: EncoderRig) -> None:
+    at_ms = (await delete(rig, "ada")).deleted_at_ms
+    request = recording("ada", liked(1, 10), liked(4, at_ms), liked(7, at_ms + 1))
+    request.events.extend(recording("bob", liked(1, 10)).events)
+    request.events.add(user_id="ada", movie_id=-1, kind=LIKED)
+    answer = await rig.features.RecordEvents(request)
+    told = [from_status(status) if status.code else None for status in answer.statuses]
+    assert [type(one).__name__ for one in told] == [
+        "UserDeleted",
+        "UserDeleted",
+        "NoneType",
+        "NoneType",
+        "InvalidRequest",
+    ]
+    assert answer.recorded == 2
+    refusal = told[1]
+    assert isinstance(refusal, UserDeleted)
+    assert refusal.field == "events[1].time_ms"
+    assert f"user 'ada' was deleted at {at_ms}" in refusal.message
+    kept = await rig.features.GetHistory(live_features_pb2.GetHistoryRequest(user_id="ada"))
+    assert rows_of(kept.events) == [liked(7, at_ms + 1)]
+
+
+async def test_what_a_fast_clock_had_dated_ahead_is_refused_when_it_comes_again(rig: EncoderRig) -> None:
+    ahead = recording("ada", liked(1, now_ms() + 200_000))
+    assert (await rig.features.RecordEvents(ahead)).recorded == 1
+    assert (await delete(rig, "ada")).deleted_at_ms == ahead.events[0].time_ms
+    answer = await rig.features.RecordEvents(ahead)
+    assert isinstance(from_status(answer.statuses[0]), UserDeleted)
+
+
+async def test_a_damaged_person_fails_alone_and_can_be_deleted(rig: EncoderRig, tmp_path: Path) -> None:
+    await rig.features.RecordEvents(recording("ada", liked(1, now_ms() + 200_000)))
+    with closing(sqlite3.connect(tmp_path / "features.sqlite", isolation_level=None)) as sql:
+        sql.execute("UPDATE people SET history = x'0102'")
+    request = recording("ada", liked(4, 10))
+    request.events.extend(recording("bob", liked(1, 10)).events)
+    answer = await rig.features.RecordEvents(request)
+    assert isinstance(from_status(answer.statuses[0]), StoreUnavailable)
+    assert (answer.statuses[1].code, answer.recorded) == (0, 1)
+    deleted = await delete(rig, "ada")
+    assert deleted.existed
+    # When its events were dated cannot be told, but none may be later than this.
+    assert deleted.deleted_at_ms >= now_ms() + 200_000
+    assert isinstance(
+        await refused(rig.features.GetHistory(live_features_pb2.GetHistoryRequest(user_id="ada"))), UserUnknown
+    )
+
+
+async def test_a_store_that_cannot_write_deletes_nothing(rig: EncoderRig, tmp_path: Path) -> None:
+    await rig.features.RecordEvents(recording("ada", liked(1, 10)))
+    with closing(sqlite3.connect(tmp_path / "features.sqlite", isolation_level=None)) as sql:
+        sql.execute("BEGIN IMMEDIATE")
+        error = await refused(rig.features.DeleteUser(live_features_pb2.DeleteUserRequest(user_id="ada")))
+        sql.execute("ROLLBACK")
+    assert isinstance(error, StoreUnavailable)
+    assert (await rig.features.RecordEvents(recording("ada", liked(4, 20)))).recorded == 1
+    assert (await delete(rig, "ada")).existed
+
+
+# Found nowhere by chance, as text or as bytes.
+WHO, MOVIE = "someone-who-leaves-7f3a", 0x5EED_F11C_4E57_1DEA
+TRACES = (WHO.encode(), str(MOVIE).encode(), MOVIE.to_bytes(8, "little"), MOVIE.to_bytes(8, "big"))
+
+
+async def test_nothing_names_who_was_deleted_neither_files_nor_logs(tmp_path: Path, registry: Path) -> None:
+    store = tmp_path / "store" / "features.sqlite"
+    with service_process(
+        "user_encoder", tmp_path, registry, f"--store={store}", "--drain-s=0", "--log-level=debug"
+    ) as process:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{process.port}") as channel:
+            assert any(trace in data for data in await leave(stubs(channel), store) for trace in TRACES)
+        exit_code, log = process.stop()
+    assert (exit_code, "stopped" in log) == (0, True)
+    (tmp_path / "store" / "log").write_text(log)
+    found = [(path.name, trace) for path in files(store.parent) for trace in TRACES if trace in path.read_bytes()]
+    assert found == []
+
+
+async def leave(caller: Stubs, store: Path) -> list[bytes]:
+    """Records somebody, asks for them in every way that fails or succeeds, deletes them; returns the files before."""
+    for number in range(50):
+        request = recording(WHO, liked(MOVIE, HOUR_MS), liked(1 + number, HOUR_MS + number))
+        request.events.extend(recording(f"another-{number}", liked(1, HOUR_MS)).events)
+        await caller.features.RecordEvents(request)
+    encode = user_encoder_pb2.EncodeRequest(user_id=WHO)
+    await caller.users.Encode(encode)
+    before = [path.read_bytes() for path in files(store.parent)]
+    await delete(caller, WHO)
+    assert isinstance(await refused(caller.users.Encode(encode)), UserUnknown)
+    answer = await caller.features.RecordEvents(recording(WHO, liked(MOVIE, HOUR_MS)))
+    assert isinstance(from_status(answer.statuses[0]), UserDeleted)
+    await refused(caller.features.GetHistory(live_features_pb2.GetHistoryRequest(user_id=WHO)))
+    await refused(caller.features.GetHistory(live_features_pb2.GetHistoryRequest(user_id=WHO, page_size=-1)))
+    await refused(caller.users.Encode(user_encoder_pb2.EncodeRequest(user_id=WHO, space="no-such-space")))
+    return before
+
+
+def files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
