@@ -19,6 +19,7 @@ from marquee.v1 import user_encoder_pb2
 from services.user_encoder import explaining as explaining_module
 from services.user_encoder.encoding import Moment, Person, prepare
 from services.user_encoder.explaining import Explainer, Explanation
+from services.user_encoder.ladder import NOTHING
 from tests.bundles import make_bundle
 from tests.encoder_rigs import EncoderRig, Row, columns, encoder, events, recording, refused, rows_of
 from tests.rigs import DEADLINE_S, publish
@@ -238,7 +239,7 @@ async def test_a_caller_that_gives_up_ends_after_the_run_that_is_going_on(rig: E
     explainer, movie_ids = Explainer(), np.array([1], np.int64)
 
     def explain(rows: list[Row]) -> asyncio.Task[Explanation]:
-        prepared = prepare(rig.model, Person("", events(*rows)), NO_EVENTS, moment)
+        prepared = prepare(rig.model, Person("", events(*rows)), NOTHING, moment)
         return asyncio.create_task(explainer.explain(rig.model, prepared, movie_ids, 50))
 
     first, second = explain(ADA), explain(ADA[:2])
