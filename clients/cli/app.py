@@ -83,6 +83,8 @@ def _recommend(marquee: Recommender, options: argparse.Namespace) -> str:
         exclude_seen=not options.include_seen,
         **_filters(options),
     )
+    if found.degraded:
+        _say("the store of people's events cannot be read now: some may be missing from this")
     if found.source is FeatureSource.COLD_START:
         _say("nothing that the model knows is known of this person; this is for anyone new")
     return _ranked(found, options)

@@ -65,6 +65,8 @@ def recommendations(encoded: user_encoder_pb2.EncodeResponse, found: retriever_p
         events_unknown=encoded.events_unknown,
         events_truncated=encoded.events_truncated,
         as_of=_moment(encoded.as_of_ms),
+        features_age_s=encoded.features_age_ms / 1000,
+        degraded=encoded.degraded,
     )
 
 

@@ -33,6 +33,7 @@ class FeatureSource(enum.Enum):
     STORE = user_encoder_pb2.FEATURE_SOURCE_STORE
     REQUEST = user_encoder_pb2.FEATURE_SOURCE_REQUEST
     COLD_START = user_encoder_pb2.FEATURE_SOURCE_COLD_START
+    STALE = user_encoder_pb2.FEATURE_SOURCE_STALE
 
 
 class ShortReason(enum.Enum):
@@ -146,7 +147,8 @@ class Recommendations(RankedMovies):
     """Is a list of movies for a person, with an account of the events that it rests on.
 
     `events_used` were read by the tower, `events_unknown` are of movies that the space does not know,
-    `events_truncated` gave way to newer ones. Ages were measured from `as_of`.
+    `events_truncated` gave way to newer ones. Ages were measured from `as_of`. `degraded`: the store of people's events
+    could not be read, so some may be missing; what is known of it is `features_age_s` old.
     """
 
     source: FeatureSource
@@ -154,6 +156,8 @@ class Recommendations(RankedMovies):
     events_unknown: int
     events_truncated: int
     as_of: dt.datetime
+    features_age_s: float
+    degraded: bool
 
 
 @dataclass(frozen=True, slots=True)

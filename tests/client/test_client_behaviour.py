@@ -81,6 +81,13 @@ class TestRecommend:
         assert found.source is FeatureSource.STORE
         assert (found.events_used, found.events_unknown, found.events_truncated) == (3, 2, 1)
         assert found.as_of == dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC)
+        assert (found.features_age_s, found.degraded) == (0, False)
+
+    async def test_it_says_that_the_store_could_not_be_read(self, client: Ask, services: Services) -> None:
+        stale = user_encoder_pb2.FEATURE_SOURCE_STALE
+        services.fake.then("Encode", user_encoder_pb2.EncodeResponse(source=stale, features_age_ms=1500, degraded=True))
+        found = await client("recommend", "42")
+        assert (found.source, found.features_age_s, found.degraded) == (FeatureSource.STALE, 1.5, True)
 
     async def test_it_sends_events_as_columns(self, client: Ask, services: Services) -> None:
         told = [Event(5, EventKind.RATED, 4.5, NOON), Event(6, EventKind.WATCHED)]

@@ -107,11 +107,13 @@ class TestRecommend:
         assert list(zip(events.movie_ids, kinds, strict=True)) == [(1, "LIKED"), (1, "LIKED"), (17, "DISLIKED")]
 
     async def test_it_says_why_a_list_is_short_and_for_whom(self, cli: RunCli, services: Services) -> None:
-        services.fake.then("Encode", user_encoder_pb2.EncodeResponse(source=user_encoder_pb2.FEATURE_SOURCE_COLD_START))
+        cold = user_encoder_pb2.FEATURE_SOURCE_COLD_START
+        services.fake.then("Encode", user_encoder_pb2.EncodeResponse(source=cold, degraded=True))
         services.fake.then("Search", retriever_pb2.SearchResponse(short_reason=retriever_pb2.SHORT_REASON_FILTER))
         done = await cli("recommend", "nobody")
         assert done.code == 0
         assert "this is for anyone new" in done.err
+        assert "the store of people's events cannot be read now" in done.err
         assert "0 of 10 movies: fewer movies pass the filters" in done.err
 
 

@@ -186,8 +186,9 @@ def test_an_async_client_can_be_made_where_no_loop_runs() -> None:
 def test_results_read_well() -> None:
     first = Recommendation(Movie(1, "Toy Story", 1995, genres=("Comedy",), cast=("Tom Hanks",)), 0.9, 1)
     second = Recommendation(Movie(2, "Unnamed"), 0.8125, 2)
+    now = dt.datetime.now(dt.UTC)
     found = Recommendations(
-        (first, second), "r", "s", "b", ShortReason.FILTER, FeatureSource.STORE, 3, 2, 1, dt.datetime.now(dt.UTC)
+        (first, second), "r", "s", "b", ShortReason.FILTER, FeatureSource.STORE, 3, 2, 1, now, 0.0, False
     )
     assert str(found) == "  1. Toy Story (1995)  0.900\n  2. Unnamed  0.812"
     assert repr(first) == "Recommendation(movie=Movie(movie_id=1, title='Toy Story', year=1995), score=0.9, rank=1)"
