@@ -14,7 +14,7 @@ import pytest
 
 from marquee.errors import ConfigError, StoreUnavailable
 from marquee.features import LIKED, NO_EVENTS, RATED, Events
-from services.user_encoder.stores.base import UserWrite
+from services.user_encoder.stores.base import UserWrite, Written, pack
 from services.user_encoder.stores.sqlite import SCHEMA_VERSION, SqliteStore
 
 ROOT = Path(__file__).parents[2]
@@ -47,26 +47,23 @@ async def test_the_file_and_its_folder_are_made(path: Path, sql: sqlite3.Connect
 async def test_closing_leaves_one_file(path: Path) -> None:
     async with aclosing(SqliteStore(path)) as store:
         await store.write([UserWrite("ada", liked(1))])
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert sorted(file.name for file in path.parent.iterdir()) == [path.name, f"{path.name}.key"]
 
 
 async def test_one_row_holds_all_of_a_person(path: Path, sql: sqlite3.Connection) -> None:
     async with aclosing(SqliteStore(path)) as store:
         await store.write([UserWrite("ada", liked(1, 2)), UserWrite("ada", liked(3)), UserWrite("bob", liked(1))])
-        assert sql.execute("SELECT user_id, length(events) FROM histories ORDER BY user_id").fetchall() == [
-            ("ada", 3 * 21),
-            ("bob", 21),
-        ]
+        number = int.from_bytes(store.digest("ada")[:8], "big", signed=True)
+        rows = sql.execute("SELECT id = ?, history FROM people ORDER BY 1", (number,)).fetchall()
+    assert [(is_ada, pack(liked(1, 2, 3)) in blob) for is_ada, blob in rows] == [(0, False), (1, True)]
 
 
 async def test_request_ids_are_kept_beside_the_events(path: Path, sql: sqlite3.Connection) -> None:
     async with aclosing(SqliteStore(path)) as store:
         await store.write([UserWrite("ada", liked(1, 2, 3), ("first", "", "third"))])
         await store.write([UserWrite("ada", liked(3), ("again",)), UserWrite("bob", liked(3))])
-        assert sql.execute("SELECT * FROM attributions ORDER BY movie_id").fetchall() == [
-            ("ada", 1, LIKED, 1000, "first"),
-            ("ada", 3, LIKED, 3000, "again"),
-        ]
+        [(blob,)] = sql.execute("SELECT request_ids FROM requests").fetchall()
+    assert b'[[1000,1,2,"first"],[3000,3,2,"again"]]' in blob
 
 
 async def test_a_failed_write_records_nothing_and_the_next_one_works(path: Path, sql: sqlite3.Connection) -> None:
@@ -76,38 +73,51 @@ async def test_a_failed_write_records_nothing_and_the_next_one_works(path: Path,
         with pytest.raises(StoreUnavailable, match="nothing was recorded; see that the disk has room"):
             await store.write([UserWrite("ada", liked(2)), UserWrite("bob", liked(2))])
         sql.execute("ROLLBACK")
-        assert [one.size for one in await store.read_many(["ada", "bob"])] == [1, 0]
-        assert await store.write([UserWrite("ada", liked(2))]) == [True]
+        assert [(await store.read(name)).size for name in ("ada", "bob")] == [1, 0]
+        assert await store.write([UserWrite("ada", liked(2))]) == [Written(True)]
 
 
 async def test_a_write_that_fails_half_way_records_nothing(path: Path, sql: sqlite3.Connection) -> None:
     async with aclosing(SqliteStore(path)) as store:
-        sql.execute("CREATE TRIGGER full BEFORE INSERT ON histories WHEN new.user_id = 'bob' "
+        sql.execute("CREATE TRIGGER full BEFORE INSERT ON people WHEN (SELECT count(*) FROM people) = 1 "
                     "BEGIN SELECT RAISE(FAIL, 'disk full'); END")  # fmt: skip
         with pytest.raises(StoreUnavailable, match="disk full"):
             await store.write([UserWrite("ada", liked(1), ("a-request",)), UserWrite("bob", liked(1))])
         assert (await store.read("ada")).size == 0
-        assert sql.execute("SELECT count(*) FROM attributions").fetchone() == (0,)
+        assert sql.execute("SELECT count(*) FROM requests").fetchone() == (0,)
 
 
 async def test_a_reader_waits_for_no_writer(path: Path, sql: sqlite3.Connection) -> None:
     async with aclosing(SqliteStore(path)) as store:
         await store.write([UserWrite("ada", liked(1))])
         sql.execute("BEGIN IMMEDIATE")
-        sql.execute("DELETE FROM histories")
+        sql.execute("DELETE FROM people")
         assert (await store.read("ada")).size == 1
         sql.execute("COMMIT")
         assert (await store.read("ada")).size == 0
 
 
-async def test_a_damaged_row_is_told(path: Path, sql: sqlite3.Connection) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "x'00'",
+        "zeroblob(5000)",
+        "substr(history, 2)",
+        "(SELECT history FROM people AS other WHERE other.id <> people.id)",
+    ],
+    ids=["short", "zeros", "shifted", "another's"],
+)
+async def test_a_damaged_row_is_told(path: Path, sql: sqlite3.Connection, damage: str) -> None:
     async with aclosing(SqliteStore(path)) as store:
-        sql.execute("INSERT INTO histories VALUES ('ada', x'00')")
+        await store.write([UserWrite("ada", liked(1)), UserWrite("bob", liked(1))])
+        number = int.from_bytes(store.digest("ada")[:8], "big", signed=True)
+        sql.execute(f"UPDATE people SET history = {damage} WHERE id = ?", (number,))
         with pytest.raises(StoreUnavailable, match="the store is damaged"):
             await store.read("ada")
-        with pytest.raises(StoreUnavailable, match="the store is damaged"):
-            await store.write([UserWrite("ada", liked(1))])
-        assert await store.write([UserWrite("bob", liked(1))]) == [True]
+        read = await store.read_many(["ada", "bob"])
+        assert [one.size if isinstance(one, Events) else "damaged" for one in read] == ["damaged", 1]
+        written = await store.write([UserWrite("ada", liked(2)), UserWrite("bob", liked(2))])
+        assert [one if isinstance(one, Written) else "damaged" for one in written] == ["damaged", Written(True)]
 
 
 def test_a_newer_schema_is_refused_by_number(path: Path, sql: sqlite3.Connection) -> None:
@@ -115,7 +125,7 @@ def test_a_newer_schema_is_refused_by_number(path: Path, sql: sqlite3.Connection
     sql.execute("PRAGMA user_version = 99")
     sql.execute("CREATE TABLE histories (x)")
     with pytest.raises(
-        ConfigError, match=r"schema version 99, newer than this code's 1; run the Marquee that wrote it"
+        ConfigError, match=r"schema version 99, newer than this code's 2; run the Marquee that wrote it"
     ):
         SqliteStore(path)
 
@@ -183,7 +193,7 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 import numpy as np
-from services.user_encoder.stores.base import UserWrite
+from services.user_encoder.stores.base import UserWrite, Written, pack
 from services.user_encoder.stores.sqlite import SqliteStore
 from marquee.features import Events
 
@@ -213,7 +223,7 @@ async def test_processes_share_a_new_file_and_lose_nothing(path: Path) -> None:
 
 async def test_an_unreadable_file_is_told_while_serving(path: Path, sql: sqlite3.Connection) -> None:
     async with aclosing(SqliteStore(path)) as store:
-        sql.execute("DROP TABLE histories")
+        sql.execute("DROP TABLE people")
         with pytest.raises(StoreUnavailable, match=r"cannot be read .*no such table"):
             await store.read("ada")
         with pytest.raises(StoreUnavailable, match=r"cannot be written .*no such table"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -33,10 +35,14 @@ class Written(NamedTuple):
 
 
 class ScanPage(NamedTuple):
-    """Holds people with their histories, retractions among them; `cursor` is for the next page, "" on the last one."""
+    """Holds people with their histories, retractions among them; `cursor` is for the next page, "" on the last one.
+
+    `part` is about how much of the store has been read by then, 0 to 1.
+    """
 
     people: list[tuple[str, Events]]
     cursor: str
+    part: float
 
 
 class FeatureStore(Protocol):
@@ -100,6 +106,33 @@ def add(history: Events, write: UserWrite) -> Events:
     return united.take(slice(-MAX_EVENTS, None)) if united.size > MAX_EVENTS else united
 
 
+def after_deletion(write: UserWrite, deleted_at_ms: int) -> UserWrite:
+    """Drops the events of a write that the person's deletion refuses: those dated at or before it."""
+    keep = write.events.times_ms > deleted_at_ms
+    if deleted_at_ms == 0 or keep.all():
+        return write
+    return UserWrite(write.user_id, write.events.take(keep), tuple(itertools.compress(write.request_ids, keep)))
+
+
+def attribute(packed: bytes, write: UserWrite) -> bytes:
+    """Adds the request ids of a write to a person's packed attributions, and keeps the newest MAX_EVENTS of them.
+
+    They are JSON: rows of time, movie id, kind and request id, oldest first. Empty stands for none.
+    """
+    by_event = {tuple(event): request_id for *event, request_id in json.loads(packed or b"[]")}
+    columns = (write.events.times_ms.tolist(), write.events.movie_ids.tolist(), write.events.kinds.tolist())
+    by_event |= {
+        tuple(event): request_id for *event, request_id in zip(*columns, write.request_ids, strict=True) if request_id
+    }
+    rows = [[*event, request_id] for event, request_id in sorted(by_event.items())]
+    return json.dumps(rows[-MAX_EVENTS:], separators=(",", ":"), ensure_ascii=False).encode() if rows else b""
+
+
+def damaged(what: str) -> StoreUnavailable:
+    """Makes the error for bytes that no store wrote."""
+    return StoreUnavailable(f"the feature store holds {what}; the store is damaged: restore it from a backup")
+
+
 # A packed history is four columns, one after the other, little-endian: times, movie ids, values, kinds. Columns, so
 # that reading is a view and no copy; the widest first, so that each is aligned.
 _EVENT_BYTES = 8 + 8 + 4 + 1
@@ -117,17 +150,35 @@ def pack(history: Events) -> bytes:
     )
 
 
-def unpack(blob: bytes) -> Events:
+def unpack(blob: bytes | memoryview) -> Events:
     """Reads what `pack` wrote; the arrays may be read-only views of `blob`."""
     count, rest = divmod(len(blob), _EVENT_BYTES)
     if rest:
-        raise StoreUnavailable(
-            f"the feature store holds a history of {len(blob)} bytes, which is no whole number of events; the store is "
-            "damaged: restore it from a backup"
-        )
+        raise damaged(f"a history of {len(blob)} bytes, which is no whole number of events")
     return Events(
         times_ms=np.frombuffer(blob, "<i8", count),
         movie_ids=np.frombuffer(blob, "<i8", count, 8 * count),
         values=np.frombuffer(blob, "<f4", count, 16 * count),
         kinds=np.frombuffer(blob, "u1", count, 20 * count).astype(np.int64),
     )
+
+
+# A packed person is the packed history, the id in UTF-8, and the id's length in two bytes, little-endian: the history
+# comes first, so that its columns stay aligned.
+_LENGTH_BYTES = 2
+
+
+def pack_person(user_id: str, history: Events) -> bytes:
+    """Packs a person; `unpack_person` reads it."""
+    name = user_id.encode()
+    return b"".join((pack(history), name, len(name).to_bytes(_LENGTH_BYTES, "little")))
+
+
+def unpack_person(blob: bytes | memoryview) -> tuple[str, Events]:
+    """Reads what `pack_person` wrote; the arrays may be read-only views of `blob`."""
+    view = memoryview(blob)
+    end = len(view) - _LENGTH_BYTES
+    start = end - int.from_bytes(view[max(end, 0) :], "little")
+    if start < 0:
+        raise damaged(f"a person of {len(view)} bytes, which is too short")
+    return str(view[start:end], "utf-8", "replace"), unpack(view[:start])
