@@ -1,0 +1,177 @@
+"""Merges and encodes many people at once: the twin of `features.merge` and `features.encode_history`, equal to the bit.
+
+A numpy call on 50 numbers costs nearly what it costs on 1,500, so that 32 people at once cost a few times one of them.
+Letters in array names: B people, n events, L history length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from marquee.bundle.v1 import bundle_pb2
+from marquee.features import (
+    NO_EVENTS,
+    RETRACTED,
+    Events,
+    HistoryIndex,
+    Int64s,
+    TowerInput,
+    age_buckets,
+    gap_buckets,
+    rating_signal,
+    tie_hash,
+    user_hash,
+)
+
+T = TypeVar("T", np.int64, np.float32)
+Mask = npt.NDArray[np.bool_]
+
+
+class Pair(NamedTuple):
+    """Holds one person's stored history, and events sent with a request, to be merged."""
+
+    user_id: str
+    stored: Events
+    sent: Events
+
+
+class Histories(NamedTuple):
+    """Holds the merged events of B people, one person's after another's, each oldest first.
+
+    `ascending_n` are the same events' movie ids, each person's ascending; `sizes_B` says how many events are whose.
+    """
+
+    events: Events
+    ascending_n: Int64s
+    sizes_B: Int64s
+
+
+class ManyEncoded(NamedTuple):
+    """Holds the tower's input of B people and, as arrays, what `Encoded` says of each of them."""
+
+    tower: TowerInput
+    used_B: Int64s
+    unknown_B: Int64s
+    truncated_B: Int64s
+    newest_ms_B: Int64s
+
+
+def merge_many(people: Sequence[Pair]) -> Histories:
+    """Merges each one's stored and sent events, as `merge` does."""
+    if not any(one.sent.size for one in people):
+        return _stored_only(people)
+    whose = _whose([one.stored.size + one.sent.size for one in people])
+    both = _join([part for one in people for part in (one.stored, one.sent)])
+    # As in `union`: stable, so that of equal (person, movie, kind) the last is the latest, at equal time the sent one.
+    order = np.lexsort((both.times_ms, both.kinds, both.movie_ids, whose))
+    both, whose = both.take(order), whose[order]
+    holds = _holds(both, whose)
+    if not holds.all():
+        both, whose = both.take(holds), whose[holds]
+    users_B = np.array([user_hash(one.user_id) for one in people], np.uint64)
+    order = np.lexsort((both.kinds, tie_hash(users_B[whose], both.movie_ids), both.times_ms, whose))
+    return Histories(both.take(order), both.movie_ids, np.bincount(whose, minlength=len(people)))
+
+
+def _stored_only(people: Sequence[Pair]) -> Histories:
+    """Puts stored histories together, which are in order, without their retractions."""
+    events, whose = _join([one.stored for one in people]), _whose([one.stored.size for one in people])
+    holds = events.kinds != RETRACTED
+    if not holds.all():
+        events, whose = events.take(holds), whose[holds]
+    sizes_B = np.bincount(whose, minlength=len(people))
+    ascending_n = events.movie_ids.copy()
+    # In place, one by one: several times as fast as one sort by person and movie.
+    for part in np.split(ascending_n, np.cumsum(sizes_B)[:-1]):
+        part.sort()
+    return Histories(events, ascending_n, sizes_B)
+
+
+def _join(parts: Sequence[Events]) -> Events:
+    return Events(*(np.concatenate(column) for column in zip(*parts, strict=True))) if parts else NO_EVENTS
+
+
+def _whose(sizes: Sequence[int]) -> Int64s:
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
+def _holds(both: Events, whose: Int64s) -> Mask:
+    """Marks what is left of events sorted by person, movie, kind and time."""
+    new_movie = _differs(whose) | _differs(both.movie_ids)
+    # The last of each (person, movie, kind).
+    last = np.append((new_movie | _differs(both.kinds))[1:], True)
+    if not (both.kinds == RETRACTED).any():
+        return last
+    # Retractions sort behind every other kind, so a movie's latest is the last of the movie.
+    ends = np.append(np.flatnonzero(new_movie)[1:], len(whose)) - 1
+    end_n = ends[np.cumsum(new_movie) - 1]
+    covered = (both.kinds[end_n] == RETRACTED) & (both.times_ms <= both.times_ms[end_n])
+    holds: Mask = last & ~covered & (both.kinds != RETRACTED)
+    return holds
+
+
+def _differs(column: Int64s) -> Mask:
+    """Marks what is not as the one before it; the first is not."""
+    marks = np.ones(len(column), bool)
+    np.not_equal(column[1:], column[:-1], out=marks[1:])
+    return marks
+
+
+def seen_many(histories: Histories) -> list[Int64s]:
+    """Lists the movies of each one's merged events, ascending, as `seen_ids` does."""
+    whose = _whose(histories.sizes_B.tolist())
+    once = _differs(histories.ascending_n) | _differs(whose)
+    counts_B = np.bincount(whose[once], minlength=len(histories.sizes_B))
+    ends = np.cumsum(counts_B).tolist()
+    ids = histories.ascending_n[once]
+    return [ids[end - count : end] for end, count in zip(ends, counts_B.tolist(), strict=True)]
+
+
+def newest_ms(histories: Histories) -> Int64s:
+    """Says when each one's newest event is, [B]; 0 where there is none."""
+    return _at_ends(histories.events.times_ms, histories.sizes_B)
+
+
+def _at_ends(times_ms: Int64s, sizes_B: Int64s) -> Int64s:
+    # The 0 is what people without events end at, however many have been before.
+    return np.where(sizes_B > 0, np.append(times_ms, 0)[np.cumsum(sizes_B) - 1], 0)
+
+
+def encode_many(
+    histories: Histories, index: HistoryIndex, as_of_ms_B: Int64s, spec: bundle_pb2.FeatureSpec
+) -> ManyEncoded:
+    """Encodes merged events as the tower's input, padded on the right, as `encode_history` and `pad_batch` do."""
+    people, events, whose = len(histories.sizes_B), histories.events, _whose(histories.sizes_B.tolist())
+    rows, in_time = index.rows(events.movie_ids), events.times_ms <= as_of_ms_B[whose]
+    unknown_B = np.bincount(whose[in_time & (rows < 0)], minlength=people)
+    readable = in_time & (rows >= 0)
+    if not readable.all():
+        events, rows, whose = events.take(readable), rows[readable], whose[readable]
+    sizes_B = np.bincount(whose, minlength=people)
+    gaps = gap_buckets(events.times_ms, _differs(whose), spec)
+    # Newest first: an event's column counts from the end of its person's.
+    column = np.cumsum(sizes_B)[whose] - np.arange(1, len(whose) + 1)
+    used_B = np.minimum(sizes_B, spec.max_history)
+    read = column < spec.max_history
+    if not read.all():
+        events, rows, whose, gaps, column = events.take(read), rows[read], whose[read], gaps[read], column[read]
+    shape = people, int(used_B.max(initial=0))
+    place = whose * shape[1] + column
+    tower = TowerInput(
+        rows=_padded(rows, place, shape),
+        ratings=_padded(rating_signal(events.kinds, events.values), place, shape),
+        ages=_padded(age_buckets(events.times_ms, as_of_ms_B[whose], spec), place, shape),
+        gaps=_padded(gaps, place, shape),
+        kinds=_padded(events.kinds, place, shape),
+    )
+    return ManyEncoded(tower, used_B, unknown_B, sizes_B - used_B, _at_ends(events.times_ms, used_B))
+
+
+def _padded(values: npt.NDArray[T], place: Int64s, shape: tuple[int, int]) -> npt.NDArray[T]:
+    out = np.zeros(shape[0] * shape[1], values.dtype)
+    out[place] = values
+    return out.reshape(shape)
