@@ -30,11 +30,15 @@ _TOKEN_VERSION = 1
 
 
 class People(NamedTuple):
-    """Holds people and the events that are wanted of them, one at least each; `cursor` is where the next ones are."""
+    """Holds people and the events that are wanted of them, one at least each.
+
+    `cursor` is where the next ones are, `part` about how much of the store has been read by then, 0 to 1.
+    """
 
     user_ids: list[str]
     histories: list[Events]
     cursor: str
+    part: float
 
     @property
     def events(self) -> int:
@@ -80,7 +84,7 @@ async def read_people(
     user_ids: list[str] = []
     histories: list[Events] = []
     read = events = 0
-    while read < most_people and events < most_events:
+    while True:
         page = await store.scan(cursor, min(step, most_people - read))
         for user_id, history in page.people:
             wanted = _wanted(history, since_ms)
@@ -90,9 +94,8 @@ async def read_people(
                 events += wanted.size
         read += len(page.people)
         cursor = page.cursor
-        if not cursor:
-            break
-    return People(user_ids, histories, cursor)
+        if not cursor or read >= most_people or events >= most_events:
+            return People(user_ids, histories, cursor, page.part)
 
 
 def _wanted(history: Events, since_ms: int) -> Events:
@@ -119,6 +122,13 @@ def write_parquet(people: People, target: Path | io.BytesIO) -> None:
         }
     )
     parquet.write_table(table, target, compression="zstd")
+
+
+def read_user_ids(path: Path) -> list[str]:
+    """Lists the people of a file that `write_parquet` wrote."""
+    _, parquet = _pyarrow()
+    ids: list[str] = parquet.read_table(path, columns=["user_id"])["user_id"].unique().to_pylist()
+    return ids
 
 
 def _pyarrow() -> tuple[Any, Any]:

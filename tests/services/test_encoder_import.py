@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from marquee.errors import DataError
-from marquee.features import MAX_EVENTS, RATED, RETRACTED
+from marquee.features import MAX_EVENTS, RATED, RETRACTED, Events
 from services.user_encoder import __main__ as program
-from services.user_encoder.event_import import BadRows, Imported, import_events
+from services.user_encoder import commands, event_import, rating_files
+from services.user_encoder.event_import import Imported, import_events
+from services.user_encoder.rating_files import BadRows
 from services.user_encoder.stores.base import UserWrite, pack
 from services.user_encoder.stores.sqlite import SqliteStore
 from tests.encoder_rigs import Row, events
@@ -31,16 +33,24 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
         yield opened
 
 
+def silent(part: float, rows: int) -> None:
+    pass
+
+
 async def run(folder: Path, store: SqliteStore, text: str | bytes) -> Imported:
     data = text if isinstance(text, bytes) else text.encode()
     (folder / "ratings.csv").write_bytes(data)
-    return await import_events(folder, store, NOW_MS, lambda rows, seconds: None)
+    return await import_events(folder, store, NOW_MS, silent)
+
+
+async def read(store: SqliteStore, *user_ids: str) -> list[Events]:
+    return [await store.read(user_id) for user_id in user_ids]
 
 
 async def test_each_row_becomes_a_rating(tmp_path: Path, store: SqliteStore) -> None:
     done = await run(tmp_path, store, HEADER + "1,7001,2.5,100\n2,7003,4,200\n1,7002,3.0,300\n")
     assert done[:5] == (3, 3, 2, 2, ())
-    one, two = await store.read_many(["1", "2"])
+    one, two = await read(store, "1", "2")
     expected = events(Row(7001, RATED, 2.5, 100_000), Row(7002, RATED, 3, 300_000))
     assert pack(one) == pack(expected)
     assert two.movie_ids.tolist() == [7003]
@@ -112,24 +122,28 @@ async def test_the_newest_events_of_a_busy_person_stay(tmp_path: Path, store: Sq
     assert kept.movie_ids.tolist() == list(rows)[5:]
 
 
-async def test_chunks_do_not_show(tmp_path: Path, store: SqliteStore) -> None:
-    # More rows than one transaction takes, and people who come back in every part of the file.
-    rows = 120_000
-    seen: list[int] = []
-    (tmp_path / "ratings.csv").write_text(
-        HEADER + "".join(f"{row % 100},{row},4,{1 + row}\n" for row in range(1, rows + 1))
-    )
-    done = await import_events(tmp_path, store, NOW_MS, lambda read, seconds: seen.append(read))
+async def test_windows_and_transactions_do_not_show(
+    tmp_path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # People who come back in every part of the file.
+    monkeypatch.setattr(rating_files, "_WINDOW", 2_000)
+    monkeypatch.setattr(rating_files, "_SLICE", 500)
+    monkeypatch.setattr(event_import, "_MOST_EVENTS", 300)
+    rows = 7_000
+    text = HEADER + "".join(f"{row % 100},{row},4,{1 + row}\n" for row in range(1, rows + 1))
+    (tmp_path / "ratings.csv").write_text(text)
+    seen: list[tuple[float, int]] = []
+    done = await import_events(tmp_path, store, NOW_MS, lambda part, read: seen.append((part, read)))
     assert (done.rows, done.events, done.users, done.changed) == (rows, rows, 100, 100)
-    assert seen[-1] == rows
-    assert len(seen) > 1
-    assert [one.size for one in await store.read_many([str(user) for user in range(100)])] == [rows // 100] * 100
+    assert seen == sorted(seen)
+    assert (seen[0][1], seen[-1]) == (500, (1.0, rows))
+    assert [one.size for one in await read(store, *map(str, range(100)))] == [rows // 100] * 100
 
 
 async def test_movielens_1m_is_read_in_the_same_way(tmp_path: Path, store: SqliteStore) -> None:
     rows = "1::7001::5::100\n2::7003::4::200\r\n\n1::7002::9::300\n\xe9::7002::3::x\n1::7002\n1::7002::3::300"
     (tmp_path / "ratings.dat").write_bytes(rows.encode("latin-1"))
-    done = await import_events(tmp_path, store, NOW_MS, lambda rows, seconds: None)
+    done = await import_events(tmp_path, store, NOW_MS, silent)
     bad = (BadRows("rating", 1, 4), BadRows("timestamp", 1, 5), BadRows("number of columns", 1, 6))
     assert done[:5] == (6, 3, 2, 2, bad)
     assert pack(await store.read("1")) == pack(events(Row(7001, RATED, 5, 100_000), Row(7002, RATED, 3, 300_000)))
@@ -191,7 +205,7 @@ def test_ctrl_c_is_no_traceback(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(program, "import_events", interrupted)
+    monkeypatch.setattr(commands, "import_events", interrupted)
     assert program.main(["import-events", "--data", str(tmp_path), "--store", str(tmp_path / "store")]) == 130
     assert capsys.readouterr().err.endswith("import-events: interrupted; run it again to import the rest\n")
 

@@ -1,0 +1,179 @@
+"""The encoder's commands beside serving: import-events, export-events and back-up."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import aclosing, closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from marquee.errors import ConfigError, MarqueeError
+from services.common.server import EXIT_CONFIG
+from services.user_encoder.event_import import Imported, Resume, describe, import_events
+from services.user_encoder.export_folder import FINISHED, Exported, Source, export_events
+from services.user_encoder.progress import Bar
+from services.user_encoder.settings import DEFAULT_STORE
+from services.user_encoder.stores.sqlite import SqliteStore, back_up, default_key_path
+from services.user_encoder.wire import clock_ms
+
+PROGRAM = "python -m services.user_encoder"
+# What a shell reports for a program that Ctrl-C ended.
+_EXIT_INTERRUPTED = 130
+
+
+class Command(NamedTuple):
+    """Is a command: what it does, its arguments, what runs and sums up, and what to say where Ctrl-C ended it."""
+
+    what: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], Coroutine[Any, Any, str]]
+    interrupted: str
+
+
+def run_command(name: str, arguments: Sequence[str]) -> int:
+    """Runs one of COMMANDS; returns its exit code.
+
+    0, 1 where the data or the store is no good, 2 where a setting is wrong, 130 after Ctrl-C.
+    """
+    command = COMMANDS[name]
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} {name}", description=command.what)
+    command.add_arguments(parser)
+    options = parser.parse_args(arguments)
+    try:
+        print(asyncio.run(command.run(options)))
+    except MarqueeError as error:
+        print(f"{parser.prog}: {error.message}", file=sys.stderr)
+        return EXIT_CONFIG if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        print(f"\n{parser.prog}: interrupted; {command.interrupted}", file=sys.stderr)
+        return _EXIT_INTERRUPTED
+    return 0
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=Path(os.environ.get("MARQUEE_STORE") or DEFAULT_STORE),
+        metavar="PATH",
+        help="SQLite file of the store; MARQUEE_STORE (default: %(default)s)",
+    )
+
+
+def _import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder that holds the ratings")
+    _add_store(parser)
+    parser.add_argument(
+        "--progress",
+        type=Path,
+        metavar="FILE",
+        help="file that keeps how far the import is, until it is done (default: one in .marquee)",
+    )
+
+
+async def _import(options: argparse.Namespace) -> str:
+    name = str(options.store.resolve())
+    resume = Resume(options.progress or _progress_file(options.data, name), name)
+    async with aclosing(SqliteStore(options.store)) as store:
+        with closing(Bar("rows", sys.stderr)) as bar:
+            done = await import_events(options.data, store, clock_ms(), bar.show, resume)
+    return _imported(done, str(options.store))
+
+
+def _progress_file(data: Path, store: str) -> Path:
+    """Names a file by what is imported where; a store's name may hold a password."""
+    digest = hashlib.sha256(f"{data.resolve()}\n{store}".encode()).hexdigest()
+    return DEFAULT_STORE.parent / f"import-{digest[:12]}.json"
+
+
+def _imported(done: Imported, store: str) -> str:
+    bad = f"; skipped {describe(done.bad)}" if done.bad else ""
+    changed = f"{done.changed:,} histories written" if done.changed else "nothing was new"
+    before = f"; went on after line {done.before:,}, where a run before was ended" if done.before else ""
+    return (
+        f"{store}: {done.events:,} events of {done.users:,} people from {done.rows:,} rows in {done.seconds:.1f} s "
+        f"({done.rows / max(done.seconds, 1e-9):,.0f} rows/s), {changed}{bad}{before}"
+    )
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder that gets events/part-00001.parquet and so on"
+    )
+    _add_store(parser)
+    parser.add_argument(
+        "--since",
+        type=_time_ms,
+        default=0,
+        metavar="TIME",
+        help="leaves out events dated before: 2026-11-24, 2026-11-24T18:00+01:00, UTC unless it says so, or "
+        "milliseconds since 1970",
+    )
+
+
+def _time_ms(text: str) -> int:
+    if text.isascii() and text.isdigit():
+        return int(text)
+    moment = datetime.fromisoformat(text)
+    since_ms = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    if since_ms < 0:
+        raise ValueError(text)
+    return since_ms
+
+
+async def _export(options: argparse.Namespace) -> str:
+    source = Source(str(options.store.resolve()), options.since)
+    async with aclosing(SqliteStore(options.store)) as store:
+        with closing(Bar("events", sys.stderr)) as bar:
+            done = await export_events(store, source, options.out, bar.show)
+    return _exported(done, options.out)
+
+
+def _exported(done: Exported, out: Path) -> str:
+    begun = f"; {done.begun:,} of them by a run before, which was ended" if done.begun else ""
+    return (
+        f"{out / FINISHED}: {done.events:,} events of {done.users:,} people in {done.shards:,} files in "
+        f"{done.seconds:.1f} s{begun}"
+    )
+
+
+def _back_up_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write; it must not be there")
+    _add_store(parser)
+
+
+async def _back_up(options: argparse.Namespace) -> str:
+    back_up(options.store, options.out)
+    return (
+        f"{options.out}: written; {default_key_path(options.store)} is not in it: keep that file as well, elsewhere, "
+        "or the backup cannot be opened"
+    )
+
+
+COMMANDS = {
+    "import-events": Command(
+        "Fills the feature store from MovieLens ratings: ratings.csv, or the ratings.dat of MovieLens 1M. Running it "
+        "again changes nothing.",
+        _import_arguments,
+        _import,
+        "run it again to import the rest",
+    ),
+    "export-events": Command(
+        "Writes the events of the feature store as Parquet that training reads, without what was retracted.",
+        _export_arguments,
+        _export,
+        "run it again to export the rest",
+    ),
+    "back-up": Command(
+        "Copies a SQLite feature store, which may be in use, into one new file.",
+        _back_up_arguments,
+        _back_up,
+        "nothing was written",
+    ),
+}
