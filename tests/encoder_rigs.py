@@ -51,6 +51,7 @@ class EncoderRig(NamedTuple):
     features: live_features_pb2_grpc.LiveFeaturesServiceAsyncStub
     spaces: Spaces[Encoder]
     store: FeatureStore
+    port: int
 
     @property
     def model(self) -> Encoder:
@@ -87,7 +88,7 @@ async def encoder_on(store: FeatureStore, registry: Path, **settings: Any) -> As
         running = asyncio.ensure_future(life.run(ladder.watch()))
         async with grpc.aio.insecure_channel(f"127.0.0.1:{life.port}") as channel:
             await channel.channel_ready()
-            yield EncoderRig(*stubs(channel), spaces, store)
+            yield EncoderRig(*stubs(channel), spaces, store, life.port)
         life.stop()
         await running
 
