@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from marquee.errors import DataError, StoreUnavailable
-from services.user_encoder.rating_files import BadRows, Place, RatingFile, Window
+from services.user_encoder.rating_files import WINDOW, BadRows, Place, RatingFile, Window
 from services.user_encoder.stores.base import FeatureStore, UserWrite
 from services.user_encoder.whole_files import read_json, write_json
 
@@ -92,6 +92,7 @@ class Resume:
             "size": size,
             "time_ns": time_ns,
             "store": self._store,
+            "split": [WINDOW, _MOST_EVENTS, _MOST_PEOPLE],
         }
 
 

@@ -25,7 +25,7 @@ RATINGS_1M = "ratings.dat"
 COLUMNS = ("userId", "movieId", "rating", "timestamp")
 
 # Rows whose events are grouped by person, 32 bytes a row: in a file in the order of time people have several in each.
-_WINDOW = 1_000_000
+WINDOW = 1_000_000
 # Rows that are read before the event loop gets its turn.
 _SLICE = 20_000
 _MAX_ID = 2**63 - 1
@@ -102,7 +102,7 @@ class RatingFile:
         self, ratings: _Ratings, rows: Iterator[_Row], places: list[int], on_rows: Callable[[], None]
     ) -> None:
         read = 0
-        while read < _WINDOW and (part := list(itertools.islice(rows, _SLICE))):
+        while part := list(itertools.islice(rows, min(_SLICE, WINDOW - read))):
             for line, row in part:
                 self._take(row, places, line, ratings)
             read += len(part)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, closing
 from pathlib import Path
 
 import pytest
 
-from marquee.errors import DataError
+from marquee.errors import DataError, StoreUnavailable
 from marquee.features import MAX_EVENTS, RATED, RETRACTED, Events
 from services.user_encoder import __main__ as program
 from services.user_encoder import commands, event_import, rating_files
-from services.user_encoder.event_import import Imported, import_events
+from services.user_encoder.event_import import Imported, Resume, import_events
 from services.user_encoder.rating_files import BadRows
 from services.user_encoder.stores.base import UserWrite, pack
 from services.user_encoder.stores.sqlite import SqliteStore
@@ -122,22 +127,102 @@ async def test_the_newest_events_of_a_busy_person_stay(tmp_path: Path, store: Sq
     assert kept.movie_ids.tolist() == list(rows)[5:]
 
 
-async def test_windows_and_transactions_do_not_show(
-    tmp_path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # People who come back in every part of the file.
-    monkeypatch.setattr(rating_files, "_WINDOW", 2_000)
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rating_files, "WINDOW", 2_000)
     monkeypatch.setattr(rating_files, "_SLICE", 500)
+    monkeypatch.setattr(event_import, "WINDOW", 2_000)
     monkeypatch.setattr(event_import, "_MOST_EVENTS", 300)
-    rows = 7_000
-    text = HEADER + "".join(f"{row % 100},{row},4,{1 + row}\n" for row in range(1, rows + 1))
-    (tmp_path / "ratings.csv").write_text(text)
+
+
+# People who come back in every part of the file.
+ROWS = 7_000
+LONG = HEADER + "".join(f"{row % 100},{row},4,{1 + row}\n" for row in range(1, ROWS + 1))
+
+
+async def check_long(store: SqliteStore) -> None:
+    for user, kept in enumerate(await read(store, *map(str, range(100)))):
+        assert kept.movie_ids.tolist() == list(range(user or 100, ROWS + 1, 100))
+
+
+@pytest.mark.usefixtures("small_steps")
+async def test_windows_and_transactions_do_not_show(tmp_path: Path, store: SqliteStore) -> None:
+    (tmp_path / "ratings.csv").write_text(LONG)
     seen: list[tuple[float, int]] = []
-    done = await import_events(tmp_path, store, NOW_MS, lambda part, read: seen.append((part, read)))
-    assert (done.rows, done.events, done.users, done.changed) == (rows, rows, 100, 100)
+    done = await import_events(tmp_path, store, NOW_MS, lambda part, rows: seen.append((part, rows)))
+    assert (done.rows, done.events, done.users, done.changed, done.before) == (ROWS, ROWS, 100, 100, 0)
     assert seen == sorted(seen)
-    assert (seen[0][1], seen[-1]) == (500, (1.0, rows))
-    assert [one.size for one in await read(store, *map(str, range(100)))] == [rows // 100] * 100
+    assert (seen[0][1], seen[-1]) == (500, (1.0, ROWS))
+    await check_long(store)
+
+
+class Ended(Exception):
+    pass
+
+
+def end_at(part: float) -> Callable[[float, int], None]:
+    def progress(done: float, rows: int) -> None:
+        if done >= part:
+            raise Ended
+
+    return progress
+
+
+async def import_until(part: float, folder: Path, store: SqliteStore, resume: Resume) -> None:
+    (folder / "ratings.csv").write_text(LONG)
+    with pytest.raises(Ended):
+        await import_events(folder, store, NOW_MS, end_at(part), resume)
+
+
+def resume(folder: Path, store: str = "a store") -> Resume:
+    return Resume(folder / "kept" / "import.json", store, every_s=0)
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("part", [0.01, 0.2, 0.5, 0.75, 0.99, 1.0])
+async def test_the_next_run_goes_on_where_one_was_ended(tmp_path: Path, store: SqliteStore, part: float) -> None:
+    await import_until(part, tmp_path, store, resume(tmp_path))
+    done = await import_events(tmp_path, store, NOW_MS, silent, resume(tmp_path))
+    # Whole windows are not read again; the last transaction is written again.
+    assert done.before + done.rows == ROWS + (done.before > 0)
+    assert done.before == max(0, int(part * ROWS - 1) // 2_000 * 2_000) + (done.before > 0)
+    assert done.events <= ROWS - done.before + (done.before > 0)
+    await check_long(store)
+    assert list((tmp_path / "kept").glob("*")) == []
+
+
+@pytest.mark.usefixtures("small_steps")
+async def test_a_store_that_has_lost_events_gets_all_of_them_again(tmp_path: Path, store: SqliteStore) -> None:
+    await import_until(0.75, tmp_path, store, resume(tmp_path))
+    async with aclosing(SqliteStore(tmp_path / "restored.sqlite")) as restored:
+        done = await import_events(tmp_path, restored, NOW_MS, silent, resume(tmp_path))
+        assert (done.rows, done.events, done.changed, done.before) == (ROWS, ROWS, 100, 0)
+        await check_long(restored)
+
+
+@pytest.mark.usefixtures("small_steps")
+async def test_another_file_or_store_begins_at_its_beginning(tmp_path: Path, store: SqliteStore) -> None:
+    await import_until(0.75, tmp_path, store, resume(tmp_path))
+    other = await import_events(tmp_path, store, NOW_MS, silent, resume(tmp_path, "another store"))
+    assert (other.rows, other.before) == (ROWS, 0)
+    await import_until(0.75, tmp_path, store, resume(tmp_path))
+    (tmp_path / "ratings.csv").write_text(LONG + "7,1,4,5\n")
+    changed = await import_events(tmp_path, store, NOW_MS, silent, resume(tmp_path))
+    assert (changed.rows, changed.before) == (ROWS + 1, 0)
+
+
+async def test_an_event_that_the_store_refuses_ends_the_import(tmp_path: Path, store: SqliteStore) -> None:
+    await run(tmp_path, store, HEADER + "1,1,4,5\n")
+    with closing(sqlite3.connect(tmp_path / "features.sqlite", isolation_level=None)) as sql:
+        sql.execute("UPDATE people SET history = x'0102'")
+    with pytest.raises(StoreUnavailable, match="damaged"):
+        await run(tmp_path, store, HEADER + "1,1,4,5\n2,1,4,5\n")
+
+
+async def test_who_was_deleted_is_not_imported_again(tmp_path: Path, store: SqliteStore) -> None:
+    await store.delete("1", NOW_MS)
+    await run(tmp_path, store, HEADER + "1,1,4,5\n2,1,4,5\n")
+    assert [one.size for one in await read(store, "1", "2")] == [0, 1]
 
 
 async def test_movielens_1m_is_read_in_the_same_way(tmp_path: Path, store: SqliteStore) -> None:
@@ -197,6 +282,44 @@ async def test_the_command_fills_a_store_and_says_what_it_did(tmp_path: Path) ->
     assert by_flag.stdout.endswith("2 histories written; skipped 1 with a bad rating, first in line 3\n")
     by_variable = command("--data", str(tmp_path), MARQUEE_STORE=str(store))
     assert "nothing was new" in by_variable.stdout
+
+
+SLOWLY = """
+import sys, time
+from services.user_encoder import commands, event_import, rating_files
+from services.user_encoder.__main__ import main
+rating_files.WINDOW = event_import.WINDOW = 2_000
+event_import._MOST_EVENTS = 300
+plain = commands.Resume.__init__
+commands.Resume.__init__ = lambda self, path, store: plain(self, path, store, every_s=0)
+commands.Bar.show = lambda self, part, rows: time.sleep(0.005)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_kill_9_costs_nothing_that_was_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ratings.csv").write_text(LONG)
+    kept = tmp_path / "import.json"
+    flags = ["--data", str(tmp_path), "--store", str(tmp_path / "features.sqlite"), "--progress", str(kept)]
+    process = subprocess.Popen([sys.executable, "-c", SLOWLY, "import-events", *flags], cwd=ROOT)
+    # Its second window begins after the header and 2,000 rows.
+    while not kept.exists() or json.loads(kept.read_bytes())["line"] < 2_001:
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert program.main(["import-events", *flags]) == 0
+    told = capsys.readouterr().out
+    assert "went on after line " in told
+    assert f"{ROWS:,} rows" not in told
+    asyncio.run(check_file(tmp_path / "features.sqlite"))
+    assert not kept.exists()
+
+
+async def check_file(path: Path) -> None:
+    async with aclosing(SqliteStore(path)) as store:
+        await check_long(store)
 
 
 def test_ctrl_c_is_no_traceback(
