@@ -331,11 +331,15 @@ def _tower_input(known: Events, rows: Int64s, start: int, as_of_ms: int, spec: b
 def pad_batch(inputs: list[TowerInput]) -> TowerInput:
     """Stacks tower inputs of different lengths, padding on the right with 0."""
     length = max((one.rows.shape[1] for one in inputs), default=0)
+    people = sum(len(one.rows) for one in inputs)
 
     def stack(column: int) -> npt.NDArray[np.int64]:
-        out = np.zeros((len(inputs), length), inputs[0][column].dtype)
-        for row, one in enumerate(inputs):
-            out[row, : one[column].shape[1]] = one[column][0]
+        out = np.zeros((people, length), inputs[0][column].dtype)
+        row = 0
+        for one in inputs:
+            part = one[column]
+            out[row : row + len(part), : part.shape[1]] = part
+            row += len(part)
         return out
 
     rows, ratings, ages, gaps, kinds = (stack(column) for column in range(5))

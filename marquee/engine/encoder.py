@@ -31,6 +31,10 @@ from marquee.features import (
     encode_without_each,
     pad_batch,
 )
+from marquee.histories import Histories, ManyEncoded, encode_many
+
+# A run whose history rows take more than these 16 MB is cut into several.
+_RUN_FLOATS = 4 << 20
 
 
 class Encoder:
@@ -55,6 +59,10 @@ class Encoder:
         """Encodes merged events (oldest first) as the tower's input."""
         return encode_history(merged, self._index, as_of_ms, self.spec)
 
+    def prepare_many(self, histories: Histories, as_of_ms_B: Int64s) -> ManyEncoded:
+        """Encodes the merged events of B people as the tower's input."""
+        return encode_many(histories, self._index, as_of_ms_B, self.spec)
+
     def prepare_without_each(self, merged: Events, as_of_ms: int, most: int) -> Without:
         """Encodes merged events (oldest first) without each of the newest `most` that the tower reads."""
         return encode_without_each(merged, self._index, as_of_ms, self.spec, most)
@@ -63,6 +71,14 @@ class Encoder:
         """Runs the tower on B inputs; returns L2-normalised vectors [B, D]."""
         if tower.rows.shape[1] == 0:
             tower = _one_padded_column(tower)
+        people, length = tower.rows.shape
+        step = max(1, _RUN_FLOATS // (length * self.spec.dimension))
+        if people > step:
+            parts = [TowerInput._make(column[at : at + step] for column in tower) for at in range(0, people, step)]
+            return np.concatenate([self._run(part) for part in parts])
+        return self._run(tower)
+
+    def _run(self, tower: TowerInput) -> Floats:
         feeds = {
             "rows": self._table[tower.rows],
             "ratings": tower.ratings,

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +70,76 @@ def read_events(columns: types_pb2.EventColumns, now_ms: int, path: str) -> Even
     return Events(movie_ids, kinds, values, times_ms)
 
 
+class Sent(NamedTuple):
+    """Holds event columns as they came, when they came, and where in their request they stand."""
+
+    columns: types_pb2.EventColumns
+    now_ms: int
+    path: str
+
+
+def read_many(many: Sequence[Sent]) -> list[Events | InvalidRequest]:
+    """Reads and checks what many people sent, as `read_events` does: says of each what is wrong, or its events.
+
+    All at once, because a numpy call costs much the same for 1,500 events as for 50; whoever is not all right is then
+    read alone, and told.
+    """
+    alike = [_are_alike(one.columns) for one in many]
+    sizes = [len(one.columns.movie_ids) if good else 0 for one, good in zip(many, alike, strict=True)]
+    flat, good_n = _read_flat([one for one, good in zip(many, alike, strict=True) if good])
+    ends = list(itertools.accumulate(sizes))
+    if not good_n.all():
+        for at in np.unique(np.searchsorted(ends, np.flatnonzero(~good_n), "right")).tolist():
+            alike[at] = False
+    return [
+        flat.take(slice(end - size, end)) if good else _read_alone(one)
+        for one, good, size, end in zip(many, alike, sizes, ends, strict=True)
+    ]
+
+
+def _are_alike(columns: types_pb2.EventColumns) -> bool:
+    count = len(columns.movie_ids)
+    return (
+        count <= MAX_EVENTS
+        and len(columns.kinds) == count
+        and len(columns.values) in (0, count)
+        and len(columns.times_ms) in (0, count)
+    )
+
+
+def _read_flat(many: Sequence[Sent]) -> tuple[Events, npt.NDArray[np.bool_]]:
+    """Reads columns of equal lengths, one person's after another's, and marks the good events."""
+    movie_ids: list[int] = []
+    kinds: list[int] = []
+    values: list[float] = []
+    times_ms: list[int] = []
+    for columns, now_ms, _ in many:
+        count = len(columns.movie_ids)
+        # A slice of a repeated field is a list: the fastest way out of a message.
+        movie_ids += columns.movie_ids[:]
+        kinds += columns.kinds[:]
+        values += columns.values[:] or [0.0] * count
+        times_ms += columns.times_ms[:] or [now_ms] * count
+    now_n = np.repeat([one.now_ms for one in many], [len(one.columns.movie_ids) for one in many]).astype(np.int64)
+    events = Events(
+        np.array(movie_ids, np.int64),
+        np.array(kinds, np.int64),
+        np.array(values, np.float32),
+        np.array(times_ms, np.int64),
+    )
+    good_n = (events.movie_ids > 0) & _good_kinds(events.kinds) & _good_values(events.values, events.kinds == RATED)
+    good_n &= _good_times(events.times_ms, now_n + MAX_FUTURE_MS)
+    np.copyto(events.times_ms, now_n, where=events.times_ms == 0)
+    return events, good_n
+
+
+def _read_alone(one: Sent) -> Events | InvalidRequest:
+    try:
+        return read_events(*one)
+    except InvalidRequest as error:
+        return error
+
+
 def _check_lengths(columns: types_pb2.EventColumns, path: str) -> int:
     count = len(columns.movie_ids)
     if count > MAX_EVENTS:
@@ -93,11 +165,15 @@ def _check_movies(movie_ids: Int64s, path: str) -> None:
 
 
 def _check_kinds(kinds: Int64s, path: str) -> None:
-    good = (kinds > 0) & (kinds < KINDS)
+    good = _good_kinds(kinds)
     if not good.all():
         at = _first(~good)
         field = f"{path}.kinds[{at}]"
         raise InvalidRequest(f"{field} is {kinds[at]}; {_no_kind(int(kinds[at]))}", field=field)
+
+
+def _good_kinds(kinds: Int64s) -> npt.NDArray[np.bool_]:
+    return (kinds > 0) & (kinds < KINDS)
 
 
 def _no_kind(kind: int) -> str:
@@ -117,8 +193,7 @@ def _read_values(columns: types_pb2.EventColumns, kinds: Int64s, path: str) -> F
             )
         return np.zeros(len(kinds), np.float32)
     values = np.fromiter(columns.values, np.float32, len(kinds))
-    # Comparisons with NaN are false, so that it is refused everywhere.
-    good = np.where(rated, (values >= MIN_RATING) & (values <= MAX_RATING), values == 0)
+    good = _good_values(values, rated)
     if not good.all():
         at = _first(~good)
         rule = f"a rating is {_RATING_RANGE}" if rated[at] else f"only RATED has a value, {_kind_name(kinds[at])} has 0"
@@ -127,16 +202,25 @@ def _read_values(columns: types_pb2.EventColumns, kinds: Int64s, path: str) -> F
     return values
 
 
+def _good_values(values: Floats, rated: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    # Comparisons with NaN are false, so that it is refused everywhere.
+    return np.where(rated, (values >= MIN_RATING) & (values <= MAX_RATING), values == 0)
+
+
 def _read_times(columns: types_pb2.EventColumns, count: int, now_ms: int, path: str) -> Int64s:
     if not columns.times_ms:
         return np.full(count, now_ms, np.int64)
     times_ms = np.fromiter(columns.times_ms, np.int64, count)
-    good = (times_ms >= 0) & (times_ms <= now_ms + MAX_FUTURE_MS)
+    good = _good_times(times_ms, now_ms + MAX_FUTURE_MS)
     if not good.all():
         at = _first(~good)
         raise _bad_time(int(times_ms[at]), f"{path}.times_ms[{at}]")
     times_ms[times_ms == 0] = now_ms
     return times_ms
+
+
+def _good_times(times_ms: Int64s, latest_ms: Int64s | int) -> npt.NDArray[np.bool_]:
+    return (times_ms >= 0) & (times_ms <= latest_ms)
 
 
 def _bad_time(time_ms: int, field: str) -> InvalidRequest:

@@ -1,4 +1,4 @@
-"""From a person's stored and sent events to their vector and the account of it. B people, D dimension."""
+"""From people's stored and sent events to their vectors and the account of each. B people, D dimension."""
 
 from __future__ import annotations
 
@@ -10,9 +10,22 @@ from typing import NamedTuple
 import numpy as np
 
 from marquee.engine.encoder import Encoder
-from marquee.errors import MarqueeError, UserUnknown
-from marquee.features import Encoded, Events, Floats, current, merge, seen_ids, user_hash
+from marquee.errors import InvalidRequest, MarqueeError, UserUnknown
+from marquee.features import (
+    NO_EVENTS,
+    Encoded,
+    Events,
+    Floats,
+    Int64s,
+    TowerInput,
+    current,
+    merge,
+    pad_batch,
+    user_hash,
+)
+from marquee.histories import Pair, merge_many, newest_ms, seen_many
 from marquee.v1 import user_encoder_pb2
+from services.user_encoder.checks import Sent, read_many
 from services.user_encoder.ladder import NOTHING, Known, Ladder
 
 STORE = user_encoder_pb2.FEATURE_SOURCE_STORE
@@ -20,13 +33,12 @@ REQUEST = user_encoder_pb2.FEATURE_SOURCE_REQUEST
 COLD_START = user_encoder_pb2.FEATURE_SOURCE_COLD_START
 STALE = user_encoder_pb2.FEATURE_SOURCE_STALE
 
-# People of a batch that are read, and prepared, before other calls get their turn: about a millisecond with 50 events
-# each.
-_SLICE = 16
+# People of a batch that are prepared before other calls get their turn: about a millisecond with 50 events each.
+_SLICE = 32
 
 
 class Person(NamedTuple):
-    """Holds one person to encode: an id, "" for an anonymous one, and events to merge with the stored ones."""
+    """Holds one person to prepare alone: an id, "" for an anonymous one, and events to merge with the stored ones."""
 
     user_id: str
     events: Events
@@ -45,15 +57,34 @@ class Moment(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Holds a person's tower input, what it is of, and the account of it; `seen` is packed as Search takes it.
-
-    `age_ms` and `degraded` are as in `Known`.
-    """
+    """Holds one person's tower input, what it is of, and the account of it; `age_ms` and `degraded` as in `Known`."""
 
     encoded: Encoded
     merged: Events
     as_of_ms: int
     source: user_encoder_pb2.FeatureSource
+    age_ms: int
+    degraded: bool
+
+
+class Ask(NamedTuple):
+    """Holds one of many people to encode: an id or "", what was sent with the request, and what is known of them."""
+
+    user_id: str
+    sent: Sent
+    moment: Moment
+    known: Known = NOTHING
+
+
+class Account(NamedTuple):
+    """Holds what an answer says beside the vector, as EncodeResponse explains it."""
+
+    as_of_ms: int
+    source: user_encoder_pb2.FeatureSource
+    used: int
+    unknown: int
+    truncated: int
+    newest_ms: int
     seen: bytes
     age_ms: int
     degraded: bool
@@ -63,83 +94,104 @@ class Batch(NamedTuple):
     """Holds a batch's vectors [B, D], zeros where a person failed, and each person's account or error."""
 
     vectors_BD: Floats
-    people: list[Prepared | MarqueeError]
+    people: list[Account | MarqueeError]
 
 
-async def encode_one(
-    encoder: Encoder, ladder: Ladder, person: Person, moment: Moment, left_s: float | None
-) -> tuple[Floats, Prepared]:
-    """Encodes one person; returns their vector [D] and the account of it."""
-    prepared = await prepare_one(encoder, ladder, person, moment, left_s)
-    # On the event loop: a pooled tower takes less than a thread hop.
-    return encoder.run(prepared.encoded.tower)[0], prepared
-
-
-async def prepare_one(
-    encoder: Encoder, ladder: Ladder, person: Person, moment: Moment, left_s: float | None
-) -> Prepared:
-    """Looks one person up and prepares them; raises UserUnknown where there are no events.
-
-    `left_s` is what is left of the call's deadline, None for ever.
-    """
-    known = await ladder.look_up(person.user_id, left_s) if person.user_id else NOTHING
-    return _counted(ladder, prepare(encoder, person, known, moment))
+async def look_up(ladder: Ladder, user_id: str, left_s: float | None) -> Known:
+    """Looks a person up, "" being nobody; `left_s` is what is left of the call's deadline, None for ever."""
+    return await ladder.look_up(user_id, left_s) if user_id else NOTHING
 
 
 async def encode_batch(
-    encoder: Encoder,
-    ladder: Ladder,
-    people: Iterable[Person | MarqueeError],
-    moment: Moment,
-    left: Callable[[], float | None],
+    encoder: Encoder, ladder: Ladder, people: Iterable[Ask | MarqueeError], left: Callable[[], float | None]
 ) -> Batch:
-    """Encodes B people in one tower run; one who cannot be encoded, or comes as an error, fails nobody else.
+    """Looks B people up and encodes them in one tower run; who fails, or comes as an error, fails nobody else.
 
     Draws from `people` a slice at a time, so that a generator's work is spread between other calls. `left` says what is
     left of the call's deadline.
     """
     drawn = await _draw(people)
-    known = await _look_up(ladder, drawn, left())
-    prepared: list[Prepared | MarqueeError] = []
-    for start in range(0, len(drawn), _SLICE):
-        prepared += [_try_prepare(encoder, ladder, one, known, moment) for one in drawn[start : start + _SLICE]]
-        await asyncio.sleep(0)
-    vectors_BD = np.zeros((len(prepared), encoder.spec.dimension), np.float32)
-    good = {at: one.encoded for at, one in enumerate(prepared) if isinstance(one, Prepared)}
-    if good:
-        vectors_BD[list(good)] = await asyncio.to_thread(encoder.encode_batch, list(good.values()))
-    return Batch(vectors_BD, prepared)
+    asks = {at: one for at, one in enumerate(drawn) if isinstance(one, Ask)}
+    failed = {at: one for at, one in enumerate(drawn) if isinstance(one, MarqueeError)}
+    vectors_BD = np.zeros((len(drawn), encoder.spec.dimension), np.float32)
+    accounts: list[Account | MarqueeError] = []
+    if asks:
+        known = await _look_up(ladder, list(asks.values()), left())
+        tower, accounts = await _prepare_slices(encoder, known)
+        vectors_BD[list(asks)] = await asyncio.to_thread(encoder.run, tower)
+        count_degraded(ladder, accounts)
+    told = failed | dict(zip(asks, accounts, strict=True))
+    results = [told[at] for at in range(len(drawn))]
+    vectors_BD[[isinstance(one, MarqueeError) for one in results]] = 0
+    return Batch(vectors_BD, results)
 
 
-async def _draw(people: Iterable[Person | MarqueeError]) -> list[Person | MarqueeError]:
+async def _draw(people: Iterable[Ask | MarqueeError]) -> list[Ask | MarqueeError]:
     people = iter(people)
-    drawn: list[Person | MarqueeError] = []
+    drawn: list[Ask | MarqueeError] = []
     while slice_ := list(itertools.islice(people, _SLICE)):
         drawn += slice_
         await asyncio.sleep(0)
     return drawn
 
 
-async def _look_up(ladder: Ladder, people: Sequence[Person | MarqueeError], left_s: float | None) -> dict[str, Known]:
-    user_ids = list(dict.fromkeys(one.user_id for one in people if isinstance(one, Person) and one.user_id))
-    return dict(zip(user_ids, await ladder.look_up_many(user_ids, left_s), strict=True)) if user_ids else {}
+async def _look_up(ladder: Ladder, asks: Sequence[Ask], left_s: float | None) -> list[Ask]:
+    user_ids = list(dict.fromkeys(one.user_id for one in asks if one.user_id))
+    if not user_ids:
+        return list(asks)
+    known = dict(zip(user_ids, await ladder.look_up_many(user_ids, left_s), strict=True))
+    return [one._replace(known=known.get(one.user_id, NOTHING)) for one in asks]
 
 
-def _try_prepare(
-    encoder: Encoder, ladder: Ladder, one: Person | MarqueeError, known: dict[str, Known], moment: Moment
-) -> Prepared | MarqueeError:
-    if isinstance(one, MarqueeError):
-        return one
-    try:
-        return _counted(ladder, prepare(encoder, one, known.get(one.user_id, NOTHING), moment))
-    except UserUnknown as error:
-        return error
+async def _prepare_slices(encoder: Encoder, asks: Sequence[Ask]) -> tuple[TowerInput, list[Account | MarqueeError]]:
+    towers: list[TowerInput] = []
+    accounts: list[Account | MarqueeError] = []
+    for start in range(0, len(asks), _SLICE):
+        tower, told = prepare_many(encoder, asks[start : start + _SLICE])
+        towers.append(tower)
+        accounts += told
+        await asyncio.sleep(0)
+    return pad_batch(towers), accounts
 
 
-def _counted(ladder: Ladder, prepared: Prepared) -> Prepared:
-    if prepared.degraded:
-        ladder.count_degraded(stale=prepared.source == STALE)
-    return prepared
+def prepare_many(encoder: Encoder, asks: Sequence[Ask]) -> tuple[TowerInput, list[Account | MarqueeError]]:
+    """Reads, merges and encodes what B people sent and is known of them, as `prepare` does for one.
+
+    Who fails has an error for an account, and a row all the same.
+    """
+    read = read_many([ask.sent for ask in asks])
+    histories = merge_many([_pair(ask, events) for ask, events in zip(asks, read, strict=True)])
+    newest = newest_ms(histories).tolist()
+    as_of_ms = [_as_of_ms(ask.moment, at) for ask, at in zip(asks, newest, strict=True)]
+    encoded = encoder.prepare_many(histories, np.array(as_of_ms, np.int64))
+    seen = [pack_ids(ids) for ids in seen_many(histories)]
+    counts = zip(*(column.tolist() for column in encoded[1:]), strict=True)
+    told = zip(asks, read, histories.sizes_B.tolist(), as_of_ms, counts, seen, strict=True)
+    return encoded.tower, [_account(*one) for one in told]
+
+
+def _pair(ask: Ask, read: Events | InvalidRequest) -> Pair:
+    return (
+        Pair("", NO_EVENTS, NO_EVENTS)
+        if isinstance(read, InvalidRequest)
+        else Pair(ask.user_id, ask.known.events, read)
+    )
+
+
+def _account(
+    ask: Ask,
+    read: Events | InvalidRequest,
+    merged: int,
+    as_of_ms: int,
+    counts: tuple[int, int, int, int],
+    seen: bytes,
+) -> Account | MarqueeError:
+    if isinstance(read, InvalidRequest):
+        return read
+    if merged == 0 and not _may_be_cold(ask.moment, ask.known):
+        return _unknown(ask.user_id)
+    source = _source(ask.known, sent=read.size > 0) if counts[0] else COLD_START
+    return Account(as_of_ms, source, *counts, seen, ask.known.age_ms, ask.known.degraded)
 
 
 def prepare(encoder: Encoder, person: Person, known: Known, moment: Moment) -> Prepared:
@@ -147,30 +199,43 @@ def prepare(encoder: Encoder, person: Person, known: Known, moment: Moment) -> P
 
     Where the store could not be read, nobody is unknown: without events they are a cold start.
     """
-    merged, source = _merge(person, known)
-    if merged.size == 0 and not (moment.allow_cold_start or known.degraded):
-        raise _unknown(person)
-    as_of_ms = moment.as_of_ms
-    if moment.live and merged.size:
-        as_of_ms = max(as_of_ms, int(merged.times_ms[-1]))
+    merged = (
+        merge(known.events, person.events, user_hash(person.user_id)) if person.events.size else current(known.events)
+    )
+    if merged.size == 0 and not _may_be_cold(moment, known):
+        raise _unknown(person.user_id)
+    as_of_ms = _as_of_ms(moment, int(merged.times_ms[-1]) if merged.size else 0)
     encoded = encoder.prepare(merged, as_of_ms)
-    if not encoded.used:
-        source = COLD_START
-    return Prepared(encoded, merged, as_of_ms, source, pack_seen(merged), known.age_ms, known.degraded)
+    source = _source(known, sent=person.events.size > 0) if encoded.used else COLD_START
+    return Prepared(encoded, merged, as_of_ms, source, known.age_ms, known.degraded)
 
 
-def _merge(person: Person, known: Known) -> tuple[Events, user_encoder_pb2.FeatureSource]:
-    held, source = current(known.events), STALE if known.degraded else STORE
-    if person.events.size == 0:
-        return held, source
-    return merge(known.events, person.events, user_hash(person.user_id)), source if held.size else REQUEST
+def _may_be_cold(moment: Moment, known: Known) -> bool:
+    return moment.allow_cold_start or known.degraded
 
 
-def _unknown(person: Person) -> UserUnknown:
-    who = f"user {person.user_id!r} has no stored events" if person.user_id else "the request names no user"
+def _as_of_ms(moment: Moment, newest_ms: int) -> int:
+    return max(moment.as_of_ms, newest_ms) if moment.live else moment.as_of_ms
+
+
+def _source(known: Known, *, sent: bool) -> user_encoder_pb2.FeatureSource:
+    if sent and current(known.events).size == 0:
+        return REQUEST
+    return STALE if known.degraded else STORE
+
+
+def _unknown(user_id: str) -> UserUnknown:
+    who = f"user {user_id!r} has no stored events" if user_id else "the request names no user"
     return UserUnknown(f"{who}, and it holds no events that count; record or send some, or set allow_cold_start")
 
 
-def pack_seen(merged: Events) -> bytes:
-    """Packs everything a person has seen: int64 movie ids, little-endian, ascending."""
-    return seen_ids(merged).astype("<i8", copy=False).tobytes()
+def count_degraded(ladder: Ladder, people: Iterable[Prepared | Account | MarqueeError]) -> None:
+    """Counts the answers that were made without the store."""
+    for one in people:
+        if not isinstance(one, MarqueeError) and one.degraded:
+            ladder.count_degraded(stale=one.source == STALE)
+
+
+def pack_ids(movie_ids: Int64s) -> bytes:
+    """Packs movie ids as Search takes them: int64, little-endian."""
+    return movie_ids.astype("<i8", copy=False).tobytes()

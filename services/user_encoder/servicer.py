@@ -14,11 +14,29 @@ from marquee.features import Floats
 from marquee.v1 import live_features_pb2_grpc, types_pb2, user_encoder_pb2, user_encoder_pb2_grpc
 from services.common.requests import request_id_of
 from services.common.spaces import Loaded, Spaces
-from services.user_encoder.checks import check_user_id, read_as_of, read_events, read_max_events, read_movie_ids
-from services.user_encoder.encoding import Batch, Moment, Person, Prepared, encode_batch, encode_one, prepare_one
+from services.user_encoder.checks import (
+    Sent,
+    check_user_id,
+    read_as_of,
+    read_events,
+    read_max_events,
+    read_movie_ids,
+)
+from services.user_encoder.encoding import (
+    Account,
+    Ask,
+    Batch,
+    Moment,
+    Person,
+    count_degraded,
+    encode_batch,
+    look_up,
+    prepare,
+)
 from services.user_encoder.explaining import Explainer
 from services.user_encoder.ladder import Ladder
 from services.user_encoder.live_features import LiveFeaturesServicer
+from services.user_encoder.together import Together
 from services.user_encoder.wire import Context, check_count, clock_ms, columns, seconds_left
 
 MAX_BATCH = 1024
@@ -47,6 +65,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
     def __init__(self, spaces: Spaces[Encoder], ladder: Ladder) -> None:
         self._spaces = spaces
         self._ladder = ladder
+        self._together = Together()
         self._explainer = Explainer()
 
     async def Encode(  # noqa: N802
@@ -55,25 +74,25 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         """Encodes one person."""
         now_ms, left_s = clock_ms(), seconds_left(context)
         request_id = request_id_of(request.request_id)
-        moment = _moment(request, now_ms)
-        person = _read_person(request, now_ms, "")
+        ask = _ask(request, _moment(request, now_ms), now_ms, "")
         loaded = self._spaces.get(request.space)
-        vector, prepared = await encode_one(loaded.model, self._ladder, person, moment, left_s)
-        encoded = prepared.encoded
+        known = await look_up(self._ladder, ask.user_id, left_s)
+        vector, account = await self._together.encode(loaded.model, ask._replace(known=known))
+        count_degraded(self._ladder, [account])
         return user_encoder_pb2.EncodeResponse(
             vector=_pack(vector),
             space=loaded.bundle.space,
             bundle_id=loaded.bundle.id,
             request_id=request_id,
-            as_of_ms=prepared.as_of_ms,
-            source=prepared.source,
-            events_used=encoded.used,
-            events_unknown=encoded.unknown,
-            events_truncated=encoded.truncated,
-            newest_event_ms=encoded.newest_ms,
-            seen=prepared.seen,
-            features_age_ms=prepared.age_ms,
-            degraded=prepared.degraded,
+            as_of_ms=account.as_of_ms,
+            source=account.source,
+            events_used=account.used,
+            events_unknown=account.unknown,
+            events_truncated=account.truncated,
+            newest_event_ms=account.newest_ms,
+            seen=account.seen,
+            features_age_ms=account.age_ms,
+            degraded=account.degraded,
         )
 
     async def BatchEncode(  # noqa: N802
@@ -86,8 +105,8 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         check_count(len(request.items), MAX_BATCH, "items")
         moment = _moment(request, now_ms)
         loaded = self._spaces.get(request.space)
-        people = _read_people(request, now_ms)
-        batch = await encode_batch(loaded.model, self._ladder, people, moment, partial(seconds_left, context))
+        people = _asks(request, moment, now_ms)
+        batch = await encode_batch(loaded.model, self._ladder, people, partial(seconds_left, context))
         return user_encoder_pb2.BatchEncodeResponse(
             vectors=_pack(batch.vectors_BD),
             results=_results(batch),
@@ -105,9 +124,12 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         request_id = request_id_of(request.request_id)
         movie_ids, most = read_movie_ids(request.movie_ids), read_max_events(request.max_events)
         moment = Moment(read_as_of(request.as_of_ms, now_ms), request.as_of_ms == 0, allow_cold_start=False)
-        person = _read_person(request, now_ms, "")
+        ask = _ask(request, moment, now_ms, "")
+        events = read_events(*ask.sent)
         loaded = self._spaces.get(request.space)
-        prepared = await prepare_one(loaded.model, self._ladder, person, moment, left_s)
+        known = await look_up(self._ladder, ask.user_id, left_s)
+        prepared = prepare(loaded.model, Person(ask.user_id, events), known, moment)
+        count_degraded(self._ladder, [prepared])
         explained = await self._explainer.explain(loaded.model, prepared, movie_ids, most)
         return user_encoder_pb2.ExplainResponse(
             movie_ids=movie_ids[explained.known].tolist(),
@@ -138,35 +160,36 @@ def _moment(request: user_encoder_pb2.EncodeRequest | user_encoder_pb2.BatchEnco
     return Moment(read_as_of(request.as_of_ms, now_ms), request.as_of_ms == 0, request.allow_cold_start)
 
 
-def _read_person(
+def _ask(
     message: user_encoder_pb2.EncodeRequest | user_encoder_pb2.BatchEncodeItem | user_encoder_pb2.ExplainRequest,
+    moment: Moment,
     now_ms: int,
     prefix: str,
-) -> Person:
+) -> Ask:
     if message.user_id:
         check_user_id(message.user_id, f"{prefix}user_id")
-    return Person(message.user_id, read_events(message.events, now_ms, f"{prefix}events"))
+    return Ask(message.user_id, Sent(message.events, now_ms, f"{prefix}events"), moment)
 
 
-def _read_people(request: user_encoder_pb2.BatchEncodeRequest, now_ms: int) -> Iterator[Person | MarqueeError]:
+def _asks(request: user_encoder_pb2.BatchEncodeRequest, moment: Moment, now_ms: int) -> Iterator[Ask | MarqueeError]:
     for number, item in enumerate(request.items):
         try:
-            person = _read_person(item, now_ms, f"items[{number}].")
+            ask = _ask(item, moment, now_ms, f"items[{number}].")
         except InvalidRequest as error:
             yield error
         else:
-            yield person
+            yield ask
 
 
 def _results(batch: Batch) -> Iterator[user_encoder_pb2.BatchEncodeResult]:
     for one in batch.people:
-        if isinstance(one, Prepared):
+        if isinstance(one, Account):
             yield user_encoder_pb2.BatchEncodeResult(
                 source=one.source,
-                events_used=one.encoded.used,
-                events_unknown=one.encoded.unknown,
-                events_truncated=one.encoded.truncated,
-                newest_event_ms=one.encoded.newest_ms,
+                events_used=one.used,
+                events_unknown=one.unknown,
+                events_truncated=one.truncated,
+                newest_event_ms=one.newest_ms,
                 seen=one.seen,
                 features_age_ms=one.age_ms,
                 degraded=one.degraded,

@@ -1,0 +1,78 @@
+"""Encodes calls that are there at the same time together.
+
+The tower's run costs a person of 32 a fifth of what it costs one alone, and so does everything in numpy before it. So a
+call waits for others while any arrive: some turns of the event loop, microseconds, and nothing where it is alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from marquee.engine.encoder import Encoder
+from marquee.errors import MarqueeError
+from marquee.features import Floats
+from services.user_encoder.encoding import Account, Ask, prepare_many
+
+# A server accepts at most about one call in a turn: with fewer turns hardly any call meets another, with 32 of them in
+# flight. A call that is alone pays about 20 µs for these.
+_TURNS = 5
+MOST = 32
+# Histories that are run together are padded to the longest: nobody's is padded to more than twice its length, or this.
+_SHORT = 64
+
+
+class _Waiting(NamedTuple):
+    ask: Ask
+    answer: asyncio.Future[tuple[Floats, Account]]
+
+
+class Together:
+    """Collects people to encode and encodes them together; belongs to one event loop."""
+
+    def __init__(self) -> None:
+        # Per tower and class of length.
+        self._groups: dict[tuple[Encoder, int], list[_Waiting]] = {}
+        self._count = 0
+
+    async def encode(self, encoder: Encoder, ask: Ask) -> tuple[Floats, Account]:
+        """Encodes one person; returns their vector [D] and the account of it."""
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(ask, loop.create_future())
+        self._groups.setdefault((encoder, _length_class(encoder, ask)), []).append(waiting)
+        self._count += 1
+        if self._count == 1:
+            loop.call_soon(self._turn, 1, _TURNS)
+        return await waiting.answer
+
+    def _turn(self, known: int, left: int) -> None:
+        if self._count > known:
+            known, left = self._count, _TURNS
+        if left and self._count < MOST:
+            asyncio.get_running_loop().call_soon(self._turn, known, left - 1)
+            return
+        groups, self._groups, self._count = self._groups, {}, 0
+        for (encoder, _), group in groups.items():
+            _encode(encoder, [waiting for waiting in group if not waiting.answer.done()])
+
+
+def _length_class(encoder: Encoder, ask: Ask) -> int:
+    events = min(encoder.spec.max_history, len(ask.sent.columns.movie_ids) + ask.known.events.size)
+    return max(_SHORT, events - 1).bit_length()
+
+
+def _encode(encoder: Encoder, group: list[_Waiting]) -> None:
+    if not group:
+        return
+    try:
+        tower, accounts = prepare_many(encoder, [waiting.ask for waiting in group])
+        vectors_BD = encoder.run(tower)
+    except Exception as error:
+        for waiting in group:
+            waiting.answer.set_exception(error)
+        raise
+    for waiting, account, vector in zip(group, accounts, vectors_BD, strict=True):
+        if isinstance(account, MarqueeError):
+            waiting.answer.set_exception(account)
+        else:
+            waiting.answer.set_result((vector, account))
