@@ -1,0 +1,87 @@
+"""A backup of a SQLite store that is made while encoders serve from it, and what is served from it afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from contextlib import aclosing, closing
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from marquee.features import LIKED
+from services.user_encoder import __main__ as program
+from services.user_encoder.stores.sqlite import SCHEMA_VERSION, SqliteStore, default_key_path
+from tests.bundles import make_bundle
+from tests.encoder_rigs import Row, Stubs, recording, stubs
+from tests.rigs import publish, service_process
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("backup")
+    publish(folder / "registry", make_bundle(folder / "bundle"))
+    return folder / "registry"
+
+
+def back_up(store: Path, target: Path) -> int:
+    return program.main(["back-up", "--store", str(store), "--out", str(target)])
+
+
+async def record_until(ended: asyncio.Event, caller: Stubs, user_id: str, acknowledged: dict[str, int]) -> None:
+    movie = 0
+    while not ended.is_set():
+        movie += 1
+        await caller.features.RecordEvents(recording(user_id, Row(movie, LIKED, 0, movie)))
+        acknowledged[user_id] = movie
+
+
+async def kept(path: Path, user_id: str) -> list[int]:
+    async with aclosing(SqliteStore(path)) as store:
+        return sorted((await store.read(user_id)).movie_ids.tolist())
+
+
+async def test_a_backup_made_while_serving_has_what_was_acknowledged_before(tmp_path: Path, registry: Path) -> None:
+    path, target = tmp_path / "store" / "features.sqlite", tmp_path / "backup.sqlite"
+    acknowledged: dict[str, int] = {}
+    ended = asyncio.Event()
+    with service_process("user_encoder", tmp_path, registry, f"--store={path}", "--drain-s=0") as process:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{process.port}") as channel:
+            names = [f"person-{number}" for number in range(8)]
+            callers = [asyncio.ensure_future(record_until(ended, stubs(channel), name, acknowledged)) for name in names]
+            while len(acknowledged) < 8 or min(acknowledged.values()) < 20:
+                await asyncio.sleep(0.01)
+            before = dict(acknowledged)
+            assert await asyncio.to_thread(back_up, path, target) == 0
+            ended.set()
+            await asyncio.gather(*callers)
+    shutil.copy(default_key_path(path), default_key_path(target))
+    with closing(sqlite3.connect(target)) as sql:
+        assert sql.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert sql.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    for name, count in before.items():
+        found = await kept(target, name)
+        assert found == list(range(1, len(found) + 1))
+        assert count <= len(found) <= acknowledged[name]
+
+
+async def test_a_backup_is_served_and_still_refuses_who_was_deleted(tmp_path: Path, registry: Path) -> None:
+    path, target = tmp_path / "features.sqlite", tmp_path / "restored" / "features.sqlite"
+    async with aclosing(SqliteStore(path)) as store:
+        await store.delete("bob", 1_000)
+    target.parent.mkdir()
+    assert await asyncio.to_thread(back_up, path, target) == 0
+    shutil.copy(default_key_path(path), default_key_path(target))
+    with service_process("user_encoder", tmp_path, registry, f"--store={target}", "--drain-s=0") as process:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{process.port}") as channel:
+            for name, recorded in (("ada", 1), ("bob", 0)):
+                request = recording(name, Row(1, LIKED, 0, 1_000))
+                assert (await stubs(channel).features.RecordEvents(request)).recorded == recorded
+
+
+def test_what_cannot_be_copied_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert back_up(tmp_path / "none.sqlite", tmp_path / "backup.sqlite") == 1
+    assert "cannot be copied to" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
