@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import pytest
 
 from marquee.bundle.format import Bundle, open_bundle
 from tests.planted import write_planted
+from tests.redis_rigs import RedisCluster, RedisServer, redis_cluster, redis_server
 
 
 class Planted(NamedTuple):
@@ -28,3 +30,17 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     data = write_planted(folder / "data")
     assert main(["--data", str(data), "--out", str(folder / "bundle"), "--dimension", "32"]) == 0
     return Planted(data, open_bundle(folder / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def redis_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Is a Redis that the tests share; one who breaks it starts their own."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_six(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """Is a Redis Cluster that the tests share; one who breaks it starts their own."""
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster

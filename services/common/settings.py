@@ -31,6 +31,7 @@ class _Rule(NamedTuple):
     high: float
     check: Callable[[str], object] | None
     secret: bool
+    shown: Callable[[str], str]
 
 
 def setting(
@@ -42,12 +43,14 @@ def setting(
     high: float = math.inf,
     check: Callable[[str], object] | None = None,
     secret: bool = False,
+    shown: Callable[[str], str] = str,
 ) -> Any:
     """Declares a setting: `help` names the unit, `low` and `high` are inclusive.
 
-    `check` gets the text and raises ValueError with what is wrong with it. A `secret` is never logged or shown.
+    `check` gets the text and raises ValueError with what is wrong with it. A `secret` is never logged or
+    shown; `shown` writes a text without the part of it that is secret.
     """
-    rule = _Rule(help, tuple(choices), low, high, check, secret)
+    rule = _Rule(help, tuple(choices), low, high, check, secret, shown)
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
@@ -125,7 +128,7 @@ def effective(settings: CommonSettings) -> dict[str, object]:
 def _loggable(field: dataclasses.Field[Any], value: object) -> object:
     if _rule(field).secret and value:
         return "***"
-    return str(value) if isinstance(value, Path) else value
+    return _rule(field).shown(str(value)) if isinstance(value, (str, Path)) else value
 
 
 def _shown_default(field: dataclasses.Field[Any]) -> object:
@@ -202,7 +205,7 @@ def _value(cls: type[CommonSettings], name: str, text: str, source: str, problem
         value = _parse(_kinds(cls)[name], text)
         _check(rule, text, value)
     except ValueError as error:
-        shown = "its value" if rule.secret else repr(text)
+        shown = "its value" if rule.secret else repr(rule.shown(text))
         problems.append(f"{source}: {shown} {error}")
         return None
     return value

@@ -14,7 +14,7 @@ from services.user_encoder.commands import COMMANDS, run_command
 from services.user_encoder.ladder import Ladder
 from services.user_encoder.servicer import SERVICES, add_servicers, load_encoder
 from services.user_encoder.settings import UserEncoderSettings
-from services.user_encoder.stores.sqlite import SqliteStore
+from services.user_encoder.stores.opening import open_store
 
 SUMMARY = (
     "Turns people's events into query vectors, and keeps the events.\n"
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
 async def serve(settings: UserEncoderSettings) -> None:
     """Serves until a signal comes."""
     # The store is the outer one: it closes after the last call has been answered.
-    async with aclosing(SqliteStore(settings.store)) as store, Life(settings, SERVICES) as life:
+    async with aclosing(open_store(settings)) as store, Life(settings, SERVICES) as life:
         spaces = Spaces(Registry(settings.registry), partial(load_encoder, threads=settings.threads), settings)
         await spaces.start()
         ladder = Ladder(store, settings)

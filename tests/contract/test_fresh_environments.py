@@ -35,7 +35,7 @@ BASE = {"google.rpc", "grpc", "marquee.client", "numpy"}
 SERVER = {"grpc_health.v1.health", "grpc_reflection.v1alpha.reflection", "pythonjsonlogger", "uvloop"}
 HOLDS = {
     "": BASE,
-    "encoder": BASE | SERVER | {"marquee.engine.encoder", "onnxruntime"},
+    "encoder": BASE | SERVER | {"hiredis", "marquee.engine.encoder", "onnxruntime", "redis"},
     "retriever": BASE | SERVER | {"marquee.engine.index", "faiss"},
     "clients": BASE | {"rich"},
 }

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,20 +12,41 @@ from hypothesis import strategies as st
 from marquee.errors import StoreUnavailable
 from marquee.features import LIKED, MAX_EVENTS, NO_EVENTS, RATED, RETRACTED, Events, union, user_hash
 from services.user_encoder.stores.base import FeatureStore, UserWrite, Written, pack, unpack
+from services.user_encoder.stores.redis import RedisStore
+from services.user_encoder.stores.redis_url import parse_redis_url
 from services.user_encoder.stores.sqlite import SqliteStore
+from services.user_encoder.stores.tags import KEY_BYTES, Tags
 
-STORES: dict[str, Callable[[Path], FeatureStore]] = {"sqlite": lambda folder: SqliteStore(folder / "features.sqlite")}
+TAGS = Tags(bytes(KEY_BYTES))
 
 OpenStore = Callable[[], FeatureStore]
 
 
+def sqlite_store(request: pytest.FixtureRequest) -> FeatureStore:
+    return SqliteStore(request.getfixturevalue("tmp_path") / "features.sqlite")
+
+
+def redis_store(request: pytest.FixtureRequest) -> FeatureStore:
+    return RedisStore(parse_redis_url(request.getfixturevalue("redis_one").url), TAGS)
+
+
+def cluster_store(request: pytest.FixtureRequest) -> FeatureStore:
+    return RedisStore(parse_redis_url(request.getfixturevalue("redis_six").url), TAGS)
+
+
+STORES = {"sqlite": sqlite_store, "redis": redis_store, "cluster": cluster_store}
+SERVERS = {"redis": "redis_one", "cluster": "redis_six"}
+
+
 @pytest.fixture(params=STORES)
-async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenStore]:
+async def open_store(request: pytest.FixtureRequest) -> AsyncIterator[OpenStore]:
     """Opens the same storage again with each call, as another process would."""
+    if request.param in SERVERS:
+        request.getfixturevalue(SERVERS[request.param]).flush()
     async with AsyncExitStack() as stack:
 
         def open_one() -> FeatureStore:
-            store = STORES[request.param](tmp_path)
+            store = STORES[request.param](request)
             stack.push_async_callback(store.aclose)
             return store
 
