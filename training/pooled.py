@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,6 +34,8 @@ class BucketTable(nn.Module):
 
     def forward(self, buckets: Tensor) -> Tensor:
         """Returns the rows of bucket numbers, of the numbers' shape plus one axis."""
+        if not self.training:
+            return F.embedding(buckets, self.weight)
         return F.one_hot(buckets, len(self.weight)).to(self.weight.dtype) @ self.weight
 
 
@@ -45,26 +48,38 @@ class Said(nn.Module):
 
     fading_L2: Tensor
     pull_2: Tensor
+    said_K2: Tensor
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
         ranks_L1 = torch.arange(config.longest_history, dtype=torch.float32)[:, None]
         self.register_buffer("pull_2", torch.tensor([config.like_pull, -config.dislike_pull]), persistent=False)
+        self.register_buffer("said_K2", kinds_among([LIKED], [DISLIKED, NOT_INTERESTED]), persistent=False)
         self.register_buffer("fading_L2", 0.5 ** (ranks_L1 / torch.tensor(SAID_HALF_LIVES)), persistent=False)
 
     def weights(self, kinds_BL: Tensor) -> Tensor:
         """Weighs events by what they say, [B, L, 2]: liked, and disliked."""
-        return self.fading_L2[: kinds_BL.shape[1]] * torch.stack([kinds_BL == LIKED, disliked(kinds_BL)], dim=2)
+        return self.fading_L2[: kinds_BL.shape[1]] * F.embedding(kinds_BL, self.said_K2)
 
     def pull(self, user_BD: Tensor, weights_BL2: Tensor, said_B2D: Tensor) -> Tensor:
         """Moves queries by the rows of what was said, `said_B2D`, summed under `weights`."""
         pull_B2 = self.pull_2 * weights_BL2.sum(dim=1).clamp(max=1.0)
-        return F.normalize(user_BD + (pull_B2[:, None] @ F.normalize(said_B2D, dim=-1))[:, 0], dim=-1)
+        return unit(user_BD + (pull_B2[:, None] @ unit(said_B2D))[:, 0])
 
 
-def disliked(kinds_BL: Tensor) -> Tensor:
-    """Marks events that say no."""
-    return (kinds_BL == DISLIKED) | (kinds_BL == NOT_INTERESTED)
+def kinds_among(*columns: Sequence[int]) -> Tensor:
+    """Makes a table of kinds, [KINDS, columns]: 1 where a kind is among a column's.
+
+    Read by kind, it is one node of the exported graph where comparisons are several, and each costs the served tower
+    about half a microsecond.
+    """
+    return torch.tensor([[float(kind in column) for column in columns] for kind in range(KINDS)])
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Normalises rows to length 1, as F.normalize does, without its Expand in the exported graph."""
+    lengths: Tensor = rows.norm(dim=-1, keepdim=True)
+    return rows / lengths.clamp_min(1e-12)
 
 
 def nobody(dimension: int) -> nn.Parameter:
@@ -79,6 +94,11 @@ class PooledUserTower(nn.Module):
     counts depends on how many events there are and on how long ago the newest was: right after an event the newest few
     tell most, years later all of them do.
     """
+
+    padding_K1: Tensor
+    liked_K1: Tensor
+    count_buckets: Tensor
+    log_counts: Tensor
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
@@ -96,6 +116,12 @@ class PooledUserTower(nn.Module):
         self.refine = nn.Sequential(nn.Linear(heads * dimension + 1, config.hidden), nn.GELU(), last)
         self.said = Said(config)
         self.nobody_D = nobody(dimension)
+        real = set(range(1, KINDS))
+        self.register_buffer("padding_K1", -1e4 * kinds_among([0]), persistent=False)
+        self.register_buffer("liked_K1", kinds_among(sorted(real - {DISLIKED, NOT_INTERESTED})), persistent=False)
+        counts = torch.arange(config.longest_history + 1)
+        self.register_buffer("count_buckets", _count_buckets(counts), persistent=False)
+        self.register_buffer("log_counts", torch.log1p(counts.float())[:, None], persistent=False)
         nn.init.zeros_(self.rating_gain.weight)
         nn.init.ones_(self.rating_gain.bias)
         with torch.no_grad():
@@ -107,27 +133,29 @@ class PooledUserTower(nn.Module):
         self, rows_BLD: Tensor, ratings_BL: Tensor, ages_BL: Tensor, gaps_BL: Tensor, kinds_BL: Tensor
     ) -> Tensor:
         """Returns L2-normalised query vectors [B, D]; padding is kind 0."""
-        length = rows_BLD.shape[1]
-        real_BL = kinds_BL != 0
-        logits_BLH = self.rank_logits_HL[:, :length].T[None] + self.age_logits(ages_BL) + self.gap_logits(gaps_BL)
-        weights_BLH = torch.softmax(logits_BLH.masked_fill(~real_BL[..., None], -1e4), dim=1) * real_BL[..., None]
+        ranks_LH = self.rank_logits_HL.T[: rows_BLD.shape[1]]
+        logits_BLH = ranks_LH + self.age_logits(ages_BL) + self.gap_logits(gaps_BL)
+        weights_BLH = torch.softmax(logits_BLH + F.embedding(kinds_BL, self.padding_K1), dim=1)
         gains_BLH = self.rating_gain(ratings_BL[..., None]) + self.kind_gain(kinds_BL)
-        liked_BLH = weights_BLH * gains_BLH * ~disliked(kinds_BL)[..., None]
+        liked_BLH = weights_BLH * gains_BLH * F.embedding(kinds_BL, self.liked_K1)
         said_BL2 = self.said.weights(kinds_BL)
         # One product for all heads and what was said: each further use of rows_BLD would add a gradient of its size.
         pooled_BHD = torch.cat([liked_BLH, said_BL2], dim=2).transpose(1, 2) @ rows_BLD
-        count_B = real_BL.sum(dim=1)
+        count_B = kinds_BL.clamp(max=1).sum(dim=1)
         pools_BM = (pooled_BHD[:, :-2] * self._gates(count_B, ages_BL[:, 0])[..., None]).flatten(1)
-        count_B1 = torch.log1p(count_B.to(pools_BM.dtype))[:, None]
-        user_BD = F.normalize(self.mix(pools_BM) + self.refine(torch.cat([pools_BM, count_B1], dim=1)), dim=-1)
+        counted_BM = torch.cat([pools_BM, F.embedding(count_B, self.log_counts)], dim=1)
+        user_BD = unit(self.mix(pools_BM) + self.refine(counted_BM))
         if self.training:
             return user_BD
-        user_BD = torch.where(real_BL.any(dim=1, keepdim=True), user_BD, self.nobody_D)
+        user_BD = torch.where(count_B[:, None] > 0, user_BD, self.nobody_D)
         return self.said.pull(user_BD, said_BL2, pooled_BHD[:, -2:])
 
     def _gates(self, count_B: Tensor, newest_age_B: Tensor) -> Tensor:
-        bucket_B = torch.log2(count_B.clamp(min=1).float()).ceil().to(torch.int64).clamp(max=_COUNT_BUCKETS - 1)
-        return torch.exp(self.count_gate(bucket_B) + self.age_gate(newest_age_B))
+        return torch.exp(self.count_gate(self.count_buckets[count_B]) + self.age_gate(newest_age_B))
+
+
+def _count_buckets(counts: Tensor) -> Tensor:
+    return torch.log2(counts.clamp(min=1).float()).ceil().to(torch.int64).clamp(max=_COUNT_BUCKETS - 1)
 
 
 def _first_gates(half_lives: tuple[float, ...]) -> Tensor:
