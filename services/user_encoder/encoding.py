@@ -219,7 +219,7 @@ def _as_of_ms(moment: Moment, newest_ms: int) -> int:
 
 
 def _source(known: Known, *, sent: bool) -> user_encoder_pb2.FeatureSource:
-    if sent and current(known.events).size == 0:
+    if sent and not (known.events.kinds.size and current(known.events).size):
         return REQUEST
     return STALE if known.degraded else STORE
 
