@@ -164,16 +164,31 @@ class _Import:
 
     async def _write(self, window: Window, stored: int) -> None:
         """Writes a window but for its first `stored` transactions, of which it writes the last one again."""
-        transactions = list(_transactions(window.writes))
-        for number, writes in enumerate(transactions, start=1):
+        transactions = list(self._transactions(window))
+        for number, people in enumerate(transactions, start=1):
             if number >= stored:
-                changed = await self._add(writes)
+                changed = await self._add([window.write_of(person) for person in people])
                 if number == stored and changed:
                     raise _Stale
                 if self._resume:
                     self._resume.keep(self._file, _Mark(window.begins, number))
             length = window.ends.offset - window.begins.offset
             self._tell(window.ends.offset, window.begins.offset + length * number // len(transactions))
+
+    def _transactions(self, window: Window) -> Iterator[list[int]]:
+        """Says of whom each transaction is."""
+        # In the order of a SQLite file's rows: in another order, 200,000 people take three times as long to write.
+        order = sorted(range(len(window.user_ids)), key=lambda person: self._store.digest(window.user_ids[person]))
+        people: list[int] = []
+        events = 0
+        for person in order:
+            people.append(person)
+            events += window.events_of(person)
+            if events >= _MOST_EVENTS or len(people) == _MOST_PEOPLE:
+                yield people
+                people, events = [], 0
+        if people:
+            yield people
 
     async def _add(self, writes: Sequence[UserWrite]) -> list[str]:
         """Writes, and lists the people whose history was another before."""
@@ -190,16 +205,3 @@ class _Import:
 
     def _tell(self, read: int, written: int) -> None:
         self._progress((read + written) / (2 * max(self._size, 1)), self._file.rows)
-
-
-def _transactions(writes: Sequence[UserWrite]) -> Iterator[list[UserWrite]]:
-    part: list[UserWrite] = []
-    events = 0
-    for write in writes:
-        part.append(write)
-        events += write.events.size
-        if events >= _MOST_EVENTS or len(part) == _MOST_PEOPLE:
-            yield part
-            part, events = [], 0
-    if part:
-        yield part
