@@ -64,8 +64,8 @@ class RedisServer:
     def start(self) -> None:
         """Starts the process, which reads the folder's files, and waits until it answers."""
         command = [str(redis_binary()), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
-        self._log = (self.folder / "server.log").open("ab")
-        self.process = subprocess.Popen([*command, *self._options], stdout=self._log, stderr=self._log)
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen([*command, *self._options], stdout=log, stderr=log)
         until(self.ask.ping, f"a Redis; see {self.folder / 'server.log'}")
 
     def flush(self) -> None:
@@ -83,7 +83,6 @@ class RedisServer:
         self.process.kill()
         self.process.wait(DEADLINE_S)
         self.ask.close()
-        self._log.close()
 
 
 @contextlib.contextmanager
