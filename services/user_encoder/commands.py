@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 
 from marquee.errors import ConfigError, MarqueeError
 from services.common.server import EXIT_CONFIG
+from services.common.settings import load_settings
 from services.user_encoder.event_import import Imported, Resume, describe, import_events
 from services.user_encoder.export_folder import FINISHED, Exported, Source, export_events
 from services.user_encoder.progress import Bar
-from services.user_encoder.settings import DEFAULT_STORE
-from services.user_encoder.stores.sqlite import SqliteStore, back_up, default_key_path
+from services.user_encoder.settings import DEFAULT_STORE, UserEncoderSettings
+from services.user_encoder.stores.opening import open_store
+from services.user_encoder.stores.redis_url import is_url, without_password
+from services.user_encoder.stores.sqlite import back_up, default_key_path
 from services.user_encoder.wire import clock_ms
 
 PROGRAM = "python -m services.user_encoder"
@@ -58,11 +61,25 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--store",
-        type=Path,
-        default=Path(os.environ.get("MARQUEE_STORE") or DEFAULT_STORE),
-        metavar="PATH",
-        help="SQLite file of the store; MARQUEE_STORE (default: %(default)s)",
+        "--store", metavar="STORE", help=f"a SQLite file, or a Redis's URL; MARQUEE_STORE (default: {DEFAULT_STORE})"
+    )
+    parser.add_argument(
+        "--store-key", metavar="FILE", help="the store's key; MARQUEE_STORE_KEY (default: beside the SQLite file)"
+    )
+
+
+def _settings(options: argparse.Namespace) -> UserEncoderSettings:
+    """Reads which store it is as the service does, and none of its other settings."""
+    named = {"--store": options.store, "--store-key": options.store_key}
+    flags = [f"{flag}={value}" for flag, value in named.items() if value is not None]
+    environment = {name: os.environ[name] for name in ("MARQUEE_STORE", "MARQUEE_STORE_KEY") if name in os.environ}
+    return load_settings(UserEncoderSettings, flags, environment)
+
+
+def _name(settings: UserEncoderSettings) -> str:
+    """Names a store so that it is another's name nowhere on this machine."""
+    return (
+        without_password(settings.store) if is_url(settings.store) else str(Path(settings.store).expanduser().resolve())
     )
 
 
@@ -78,16 +95,16 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def _import(options: argparse.Namespace) -> str:
-    name = str(options.store.resolve())
-    resume = Resume(options.progress or _progress_file(options.data, name), name)
-    async with aclosing(SqliteStore(options.store)) as store:
+    settings = _settings(options)
+    resume = Resume(options.progress or _progress_file(options.data, _name(settings)), _name(settings))
+    async with aclosing(open_store(settings)) as store:
         with closing(Bar("rows", sys.stderr)) as bar:
             done = await import_events(options.data, store, clock_ms(), bar.show, resume)
-    return _imported(done, str(options.store))
+    return _imported(done, without_password(settings.store))
 
 
 def _progress_file(data: Path, store: str) -> Path:
-    """Names a file by what is imported where; a store's name may hold a password."""
+    """Names a file by what is imported where."""
     digest = hashlib.sha256(f"{data.resolve()}\n{store}".encode()).hexdigest()
     return DEFAULT_STORE.parent / f"import-{digest[:12]}.json"
 
@@ -128,8 +145,9 @@ def _time_ms(text: str) -> int:
 
 
 async def _export(options: argparse.Namespace) -> str:
-    source = Source(str(options.store.resolve()), options.since)
-    async with aclosing(SqliteStore(options.store)) as store:
+    settings = _settings(options)
+    source = Source(_name(settings), options.since)
+    async with aclosing(open_store(settings)) as store:
         with closing(Bar("events", sys.stderr)) as bar:
             done = await export_events(store, source, options.out, bar.show)
     return _exported(done, options.out)
@@ -149,11 +167,15 @@ def _back_up_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def _back_up(options: argparse.Namespace) -> str:
-    back_up(options.store, options.out)
-    return (
-        f"{options.out}: written; {default_key_path(options.store)} is not in it: keep that file as well, elsewhere, "
-        "or the backup cannot be opened"
-    )
+    settings = _settings(options)
+    if is_url(settings.store):
+        raise ConfigError(
+            f"--store {without_password(settings.store)} is a Redis: copy its snapshot (BGSAVE) or its append-only file"
+        )
+    path = Path(settings.store).expanduser()
+    back_up(path, options.out)
+    key = settings.store_key or default_key_path(path)
+    return f"{options.out}: written; keep a copy of {key} as well, without which it cannot be opened"
 
 
 COMMANDS = {

@@ -224,7 +224,8 @@ async def test_the_next_run_goes_on_where_one_was_ended(store: SqliteStore, tmp_
     check_many(out)
     assert before == {path: (out / "events" / path.name).stat().st_mtime_ns for path in before}
     assert (done.users, done.events) == (200, 1000)
-    assert done.begun >= 1000 * part
+    # About half of all keyed hashes are in the first half; which ones the store's new key decides.
+    assert done.begun >= 600 * part
 
 
 @pytest.mark.usefixtures("small_shards")
