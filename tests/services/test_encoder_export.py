@@ -26,12 +26,19 @@ from marquee.v1 import live_features_pb2, types_pb2
 from services.user_encoder import __main__ as program
 from services.user_encoder import event_export, export_folder
 from services.user_encoder.export_folder import Source, export_events
-from services.user_encoder.stores.base import UserWrite
+from services.user_encoder.stores import redis
+from services.user_encoder.stores.base import FeatureStore, UserWrite
+from services.user_encoder.stores.redis import RedisStore
+from services.user_encoder.stores.redis_url import parse_redis_url
 from services.user_encoder.stores.sqlite import SqliteStore
+from services.user_encoder.stores.tags import KEY_BYTES, Tags
 from tests.bundles import make_bundle
 from tests.encoder_rigs import EncoderRig, Row, encoder, events, refused
+from tests.redis_rigs import RedisServer, redis_server
 from tests.rigs import ROOT, publish
 from training.data.dataset import load_dataset
+
+TAGS = Tags(bytes(KEY_BYTES))
 
 # Per user id, movie id, kind's name, value and time.
 Exported = tuple[str, int, str, float, int]
@@ -153,15 +160,24 @@ MANY = {
 MANY_HELD = {(user_id, row.movie, "LIKED", 0.0, row.time) for user_id, rows in MANY.items() for row in rows}
 
 
-async def fill(path: Path) -> None:
-    async with aclosing(SqliteStore(path)) as store:
-        await store.write([UserWrite(user_id, events(*rows)) for user_id, rows in MANY.items()])
+async def fill(store: FeatureStore) -> None:
+    await store.write([UserWrite(user_id, events(*rows)) for user_id, rows in MANY.items()])
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    await fill(tmp_path / "features.sqlite")
-    async with aclosing(SqliteStore(tmp_path / "features.sqlite")) as opened:
+@pytest.fixture(params=["sqlite", "redis"])
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[FeatureStore]:
+    opened: FeatureStore
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_one")
+        server.flush()
+        monkeypatch.setattr(redis, "_LEAST_SCAN", 10)
+        opened = RedisStore(parse_redis_url(server.url), TAGS)
+    else:
+        opened = SqliteStore(tmp_path / "features.sqlite")
+    async with aclosing(opened):
+        await fill(opened)
         yield opened
 
 
@@ -182,7 +198,7 @@ class Ended(Exception):
     pass
 
 
-async def export_until(part: float, store: SqliteStore, out: Path, source: Source = ALL) -> None:
+async def export_until(part: float, store: FeatureStore, out: Path, source: Source = ALL) -> None:
     def progress(done: float, written: int) -> None:
         if done >= part:
             raise Ended
@@ -198,7 +214,7 @@ def check_many(out: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_shards")
-async def test_shards_hold_everybody_once(store: SqliteStore, tmp_path: Path) -> None:
+async def test_shards_hold_everybody_once(store: FeatureStore, tmp_path: Path) -> None:
     seen: list[tuple[float, int]] = []
     done = await export_events(store, ALL, tmp_path / "out", lambda part, written: seen.append((part, written)))
     check_many(tmp_path / "out")
@@ -212,7 +228,7 @@ async def test_shards_hold_everybody_once(store: SqliteStore, tmp_path: Path) ->
 
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("part", [0.0, 0.5, 1.0])
-async def test_the_next_run_goes_on_where_one_was_ended(store: SqliteStore, tmp_path: Path, part: float) -> None:
+async def test_the_next_run_goes_on_where_one_was_ended(store: FeatureStore, tmp_path: Path, part: float) -> None:
     out = tmp_path / "out"
     await export_until(part, store, out)
     assert not (out / "events").exists()
@@ -229,27 +245,24 @@ async def test_the_next_run_goes_on_where_one_was_ended(store: SqliteStore, tmp_
 
 
 @pytest.mark.usefixtures("small_shards")
-async def test_who_comes_twice_is_written_once(store: SqliteStore, tmp_path: Path) -> None:
-    async def scan_from_the_start_once_more(cursor: str, limit: int) -> Any:
-        found = await plain_scan(cursor, limit)
-        again.append(found.cursor == "")
-        return found._replace(cursor=await first_cursor()) if sum(again) == 1 and again[-1] else found
-
-    async def first_cursor() -> str:
-        return (await plain_scan("", 100)).cursor
-
-    again: list[bool] = []
-    plain_scan = store.scan
-    store.scan = scan_from_the_start_once_more  # type: ignore[method-assign]
-    await export_until(0.5, store, tmp_path / "out")
-    done = await export_events(store, ALL, tmp_path / "out", silent)
-    assert again.count(True) == 2
+async def test_who_comes_twice_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis, "_LEAST_SCAN", 10)
+    with redis_server(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "always") as server:
+        async with aclosing(RedisStore(parse_redis_url(server.url), TAGS)) as store:
+            await fill(store)
+            await export_until(0.5, store, tmp_path / "out")
+        # Its cursors end with it, so that it begins with the first ones again.
+        server.signal(signal.SIGKILL)
+        server.start()
+        async with aclosing(RedisStore(parse_redis_url(server.url), TAGS)) as store:
+            done = await export_events(store, ALL, tmp_path / "out", silent)
     check_many(tmp_path / "out")
     assert done.users == 200
+    assert done.begun > 0
 
 
 @pytest.mark.usefixtures("small_shards")
-async def test_two_exports_do_not_mix(store: SqliteStore, tmp_path: Path) -> None:
+async def test_two_exports_do_not_mix(store: FeatureStore, tmp_path: Path) -> None:
     out = tmp_path / "out"
     await export_until(0.5, store, out)
     for other in (Source("another store", 0), Source("a store", 5)):
@@ -261,7 +274,7 @@ async def test_two_exports_do_not_mix(store: SqliteStore, tmp_path: Path) -> Non
     check_many(out)
 
 
-async def test_two_processes_do_not_mix(store: SqliteStore, tmp_path: Path) -> None:
+async def test_two_processes_do_not_mix(store: FeatureStore, tmp_path: Path) -> None:
     folder = tmp_path / "events.unfinished"
     folder.mkdir()
     handle = os.open(folder, os.O_RDONLY)
@@ -274,7 +287,7 @@ async def test_two_processes_do_not_mix(store: SqliteStore, tmp_path: Path) -> N
     await export_events(store, ALL, tmp_path, silent)
 
 
-async def test_what_is_no_export_is_told(store: SqliteStore, tmp_path: Path) -> None:
+async def test_what_is_no_export_is_told(store: FeatureStore, tmp_path: Path) -> None:
     state = tmp_path / "events.unfinished" / "export.json"
     state.parent.mkdir()
     for text, says in (("{", "is not JSON"), ("[]", "is not a JSON object"), ('{"x": 1}', "is not of an export")):
@@ -314,9 +327,14 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+async def fill_file(path: Path) -> None:
+    async with aclosing(SqliteStore(path)) as store:
+        await fill(store)
+
+
 def test_kill_9_costs_no_event_and_doubles_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = tmp_path / "features.sqlite", tmp_path / "out"
-    asyncio.run(fill(path))
+    asyncio.run(fill_file(path))
     flags = ["export-events", "--out", str(out), "--store", str(path)]
     state = out / "events.unfinished" / "export.json"
     process = subprocess.Popen([sys.executable, "-c", SLOWLY, *flags], cwd=ROOT)

@@ -22,9 +22,13 @@ from services.user_encoder import __main__ as program
 from services.user_encoder import commands, event_import, rating_files
 from services.user_encoder.event_import import Imported, Resume, import_events
 from services.user_encoder.rating_files import BadRows
-from services.user_encoder.stores.base import UserWrite, pack
+from services.user_encoder.stores.base import FeatureStore, UserWrite, pack
+from services.user_encoder.stores.redis import RedisStore
+from services.user_encoder.stores.redis_url import parse_redis_url
 from services.user_encoder.stores.sqlite import SqliteStore
+from services.user_encoder.stores.tags import KEY_BYTES, Tags
 from tests.encoder_rigs import Row, events
+from tests.redis_rigs import RedisServer
 from tests.rigs import ROOT
 
 HEADER = "userId,movieId,rating,timestamp\n"
@@ -38,42 +42,56 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
         yield opened
 
 
+@pytest.fixture(params=["sqlite", "redis"])
+async def either(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[FeatureStore]:
+    """Is a store of each kind."""
+    opened: FeatureStore
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_one")
+        server.flush()
+        opened = RedisStore(parse_redis_url(server.url), Tags(bytes(KEY_BYTES)))
+    else:
+        opened = SqliteStore(tmp_path / "features.sqlite")
+    async with aclosing(opened):
+        yield opened
+
+
 def silent(part: float, rows: int) -> None:
     pass
 
 
-async def run(folder: Path, store: SqliteStore, text: str | bytes) -> Imported:
+async def run(folder: Path, store: FeatureStore, text: str | bytes) -> Imported:
     data = text if isinstance(text, bytes) else text.encode()
     (folder / "ratings.csv").write_bytes(data)
     return await import_events(folder, store, NOW_MS, silent)
 
 
-async def read(store: SqliteStore, *user_ids: str) -> list[Events]:
+async def read(store: FeatureStore, *user_ids: str) -> list[Events]:
     return [await store.read(user_id) for user_id in user_ids]
 
 
-async def test_each_row_becomes_a_rating(tmp_path: Path, store: SqliteStore) -> None:
-    done = await run(tmp_path, store, HEADER + "1,7001,2.5,100\n2,7003,4,200\n1,7002,3.0,300\n")
+async def test_each_row_becomes_a_rating(tmp_path: Path, either: FeatureStore) -> None:
+    done = await run(tmp_path, either, HEADER + "1,7001,2.5,100\n2,7003,4,200\n1,7002,3.0,300\n")
     assert done[:5] == (3, 3, 2, 2, ())
-    one, two = await read(store, "1", "2")
+    one, two = await read(either, "1", "2")
     expected = events(Row(7001, RATED, 2.5, 100_000), Row(7002, RATED, 3, 300_000))
     assert pack(one) == pack(expected)
     assert two.movie_ids.tolist() == [7003]
 
 
-async def test_a_second_run_changes_nothing(tmp_path: Path, store: SqliteStore) -> None:
+async def test_a_second_run_changes_nothing(tmp_path: Path, either: FeatureStore) -> None:
     text = HEADER + "".join(f"{number % 7},{number},3.5,{number}\n" for number in range(1, 200))
-    first, second = await run(tmp_path, store, text), await run(tmp_path, store, text)
+    first, second = await run(tmp_path, either, text), await run(tmp_path, either, text)
     assert (first.events, first.users, first.changed) == (199, 7, 7)
     assert (second.events, second.users, second.changed) == (199, 7, 0)
 
 
-async def test_live_events_stay_and_what_was_retracted_stays_so(tmp_path: Path, store: SqliteStore) -> None:
+async def test_live_events_stay_and_what_was_retracted_stays_so(tmp_path: Path, either: FeatureStore) -> None:
     live = events(Row(1, RATED, 5, 2_000_000), Row(2, RETRACTED, 0, 3_000_000))
-    await store.write([UserWrite("1", live)])
-    await run(tmp_path, store, HEADER + "1,1,2,1000\n1,2,2,1000\n1,3,2,1000\n")
+    await either.write([UserWrite("1", live)])
+    await run(tmp_path, either, HEADER + "1,1,2,1000\n1,2,2,1000\n1,3,2,1000\n")
     kept = events(Row(3, RATED, 2, 1_000_000), Row(1, RATED, 5, 2_000_000), Row(2, RETRACTED, 0, 3_000_000))
-    assert pack(await store.read("1")) == pack(kept)
+    assert pack(await either.read("1")) == pack(kept)
 
 
 BAD = {
@@ -140,20 +158,20 @@ ROWS = 7_000
 LONG = HEADER + "".join(f"{row % 100},{row},4,{1 + row}\n" for row in range(1, ROWS + 1))
 
 
-async def check_long(store: SqliteStore) -> None:
+async def check_long(store: FeatureStore) -> None:
     for user, kept in enumerate(await read(store, *map(str, range(100)))):
         assert kept.movie_ids.tolist() == list(range(user or 100, ROWS + 1, 100))
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_windows_and_transactions_do_not_show(tmp_path: Path, store: SqliteStore) -> None:
+async def test_windows_and_transactions_do_not_show(tmp_path: Path, either: FeatureStore) -> None:
     (tmp_path / "ratings.csv").write_text(LONG)
     seen: list[tuple[float, int]] = []
-    done = await import_events(tmp_path, store, NOW_MS, lambda part, rows: seen.append((part, rows)))
+    done = await import_events(tmp_path, either, NOW_MS, lambda part, rows: seen.append((part, rows)))
     assert (done.rows, done.events, done.users, done.changed, done.before) == (ROWS, ROWS, 100, 100, 0)
     assert seen == sorted(seen)
     assert (seen[0][1], seen[-1]) == (500, (1.0, ROWS))
-    await check_long(store)
+    await check_long(either)
 
 
 class Ended(Exception):
@@ -168,7 +186,7 @@ def end_at(part: float) -> Callable[[float, int], None]:
     return progress
 
 
-async def import_until(part: float, folder: Path, store: SqliteStore, resume: Resume) -> None:
+async def import_until(part: float, folder: Path, store: FeatureStore, resume: Resume) -> None:
     (folder / "ratings.csv").write_text(LONG)
     with pytest.raises(Ended):
         await import_events(folder, store, NOW_MS, end_at(part), resume)
@@ -180,14 +198,14 @@ def resume(folder: Path, store: str = "a store") -> Resume:
 
 @pytest.mark.usefixtures("small_steps")
 @pytest.mark.parametrize("part", [0.01, 0.2, 0.5, 0.75, 0.99, 1.0])
-async def test_the_next_run_goes_on_where_one_was_ended(tmp_path: Path, store: SqliteStore, part: float) -> None:
-    await import_until(part, tmp_path, store, resume(tmp_path))
-    done = await import_events(tmp_path, store, NOW_MS, silent, resume(tmp_path))
+async def test_the_next_run_goes_on_where_one_was_ended(tmp_path: Path, either: FeatureStore, part: float) -> None:
+    await import_until(part, tmp_path, either, resume(tmp_path))
+    done = await import_events(tmp_path, either, NOW_MS, silent, resume(tmp_path))
     # Whole windows are not read again; the last transaction is written again.
     assert done.before + done.rows == ROWS + (done.before > 0)
     assert done.before == max(0, int(part * ROWS - 1) // 2_000 * 2_000) + (done.before > 0)
     assert done.events <= ROWS - done.before + (done.before > 0)
-    await check_long(store)
+    await check_long(either)
     assert list((tmp_path / "kept").glob("*")) == []
 
 
@@ -219,10 +237,10 @@ async def test_an_event_that_the_store_refuses_ends_the_import(tmp_path: Path, s
         await run(tmp_path, store, HEADER + "1,1,4,5\n2,1,4,5\n")
 
 
-async def test_who_was_deleted_is_not_imported_again(tmp_path: Path, store: SqliteStore) -> None:
-    await store.delete("1", NOW_MS)
-    await run(tmp_path, store, HEADER + "1,1,4,5\n2,1,4,5\n")
-    assert [one.size for one in await read(store, "1", "2")] == [0, 1]
+async def test_who_was_deleted_is_not_imported_again(tmp_path: Path, either: FeatureStore) -> None:
+    await either.delete("1", NOW_MS)
+    await run(tmp_path, either, HEADER + "1,1,4,5\n2,1,4,5\n")
+    assert [one.size for one in await read(either, "1", "2")] == [0, 1]
 
 
 async def test_movielens_1m_is_read_in_the_same_way(tmp_path: Path, store: SqliteStore) -> None:
@@ -320,6 +338,20 @@ def test_kill_9_costs_nothing_that_was_stored(tmp_path: Path, capsys: pytest.Cap
 async def check_file(path: Path) -> None:
     async with aclosing(SqliteStore(path)) as store:
         await check_long(store)
+
+
+def test_the_command_fills_a_redis(tmp_path: Path, redis_one: RedisServer) -> None:
+    redis_one.flush()
+    (tmp_path / "ratings.csv").write_text(HEADER + "1,1,4,5\n2,1,4,5\n")
+    (tmp_path / "store.key").write_bytes(bytes(KEY_BYTES))
+    url = redis_one.url.replace("//", "//nobody:se%20cret@")
+    no_key = command("--data", str(tmp_path), "--store", url)
+    assert (no_key.returncode, "--store-key is missing" in no_key.stderr) == (2, True)
+    done = command("--data", str(tmp_path), MARQUEE_STORE=redis_one.url, MARQUEE_STORE_KEY=str(tmp_path / "store.key"))
+    assert done.stdout.startswith(f"{redis_one.url}: 2 events of 2 people from 2 rows")
+    refused = command("--data", str(tmp_path), "--store", url, "--store-key", str(tmp_path / "store.key"))
+    assert (refused.returncode, "refuses the user or the password" in refused.stderr) == (1, True)
+    assert "cret" not in no_key.stderr + refused.stderr
 
 
 def test_ctrl_c_is_no_traceback(

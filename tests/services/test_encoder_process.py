@@ -15,8 +15,10 @@ import pytest
 
 from marquee.features import LIKED
 from marquee.v1 import live_features_pb2, user_encoder_pb2
+from services.user_encoder.stores.tags import KEY_BYTES
 from tests.bundles import make_bundle
 from tests.encoder_rigs import Row, Stubs, recording, stubs
+from tests.redis_rigs import RedisServer
 from tests.rigs import Process, publish, run_service_process, service_process
 
 
@@ -27,10 +29,20 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "registry"
 
 
+@pytest.fixture(params=["sqlite", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """Is the flags of a store that is empty."""
+    if request.param == "sqlite":
+        return [f"--store={tmp_path / 'store' / 'features.sqlite'}"]
+    server: RedisServer = request.getfixturevalue("redis_one")
+    server.flush()
+    (tmp_path / "store.key").write_bytes(bytes(KEY_BYTES))
+    return [f"--store={server.url}", f"--store-key={tmp_path / 'store.key'}"]
+
+
 @contextmanager
-def running(folder: Path, registry: Path) -> Iterator[Process]:
-    store = folder / "store" / "features.sqlite"
-    with service_process("user_encoder", folder, registry, f"--store={store}", "--drain-s=0.1") as process:
+def running(folder: Path, registry: Path, store: list[str]) -> Iterator[Process]:
+    with service_process("user_encoder", folder, registry, *store, "--drain-s=0.1") as process:
         yield process
 
 
@@ -48,15 +60,17 @@ async def total(process: Process, user_id: str = "ada") -> int:
     return answer.total
 
 
-async def test_what_was_acknowledged_under_load_outlives_kill_9(tmp_path: Path, registry: Path) -> None:
-    with running(tmp_path, registry) as process:
+async def test_what_was_acknowledged_under_load_outlives_kill_9(
+    tmp_path: Path, registry: Path, store: list[str]
+) -> None:
+    with running(tmp_path, registry, store) as process:
         async with channel_to(process) as channel:
             callers = [asyncio.ensure_future(record_until_killed(stubs(channel), f"person-{at}")) for at in range(16)]
             await asyncio.gather(*(stubs(channel).features.RecordEvents(liked(movie)) for movie in range(1, 101)))
             process.process.send_signal(signal.SIGKILL)
             acknowledged = await asyncio.gather(*callers)
     assert min(acknowledged) > 0
-    with running(tmp_path, registry) as process:
+    with running(tmp_path, registry, store) as process:
         assert await total(process) == 100
         for at, count in enumerate(acknowledged):
             # What was cut off may have been written too; what was acknowledged must have been.
@@ -73,8 +87,10 @@ async def record_until_killed(caller: Stubs, user_id: str) -> int:
     raise AssertionError
 
 
-async def test_the_next_encode_on_any_process_sees_what_one_has_recorded(tmp_path: Path, registry: Path) -> None:
-    with running(tmp_path, registry) as one, running(tmp_path, registry) as other:
+async def test_the_next_encode_on_any_process_sees_what_one_has_recorded(
+    tmp_path: Path, registry: Path, store: list[str]
+) -> None:
+    with running(tmp_path, registry, store) as one, running(tmp_path, registry, store) as other:
         async with channel_to(one) as to_one, channel_to(other) as to_other:
             for movie in range(1, 101):
                 writer, reader = (stubs(to_one), stubs(to_other)) if movie % 2 else (stubs(to_other), stubs(to_one))
@@ -92,8 +108,8 @@ HEALTHY_ONLY = json.dumps(
 )
 
 
-async def test_sigterm_under_load_loses_no_call_and_no_event(tmp_path: Path, registry: Path) -> None:
-    with running(tmp_path, registry) as stopping, running(tmp_path, registry) as staying:
+async def test_sigterm_under_load_loses_no_call_and_no_event(tmp_path: Path, registry: Path, store: list[str]) -> None:
+    with running(tmp_path, registry, store) as stopping, running(tmp_path, registry, store) as staying:
         target = f"ipv4:127.0.0.1:{stopping.port},127.0.0.1:{staying.port}"
         async with grpc.aio.insecure_channel(target, options=[("grpc.service_config", HEALTHY_ONLY)]) as channel:
             ended = asyncio.Event()
