@@ -87,6 +87,7 @@ RULES = (
 REACHES = (
     Reach(SDK, True, ("grpc", "google", "numpy"), ("marquee.engine",), "the SDK needs grpcio, protobuf and numpy only"),
     Reach(("services.user_encoder",), False, None, ("faiss", "torch", "onnx", "rich"), "the encoder's image lacks it"),
+    Reach(("services",), False, None, ("pyarrow",), "it takes 40 MB: import it where an export needs it"),
     Reach(
         ("services.retriever",), False, None, ("onnxruntime", "torch", "onnx", "rich"), "the retriever's image lacks it"
     ),

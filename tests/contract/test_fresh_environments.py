@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 
 from marquee.bundle.format import ITEM_VECTORS, MOVIE_IDS, Bundle
-from marquee.v1 import retriever_pb2, retriever_pb2_grpc, user_encoder_pb2, user_encoder_pb2_grpc
+from marquee.v1 import (
+    live_features_pb2,
+    live_features_pb2_grpc,
+    retriever_pb2,
+    retriever_pb2_grpc,
+    types_pb2,
+    user_encoder_pb2,
+    user_encoder_pb2_grpc,
+)
 from tests.bundles import make_bundle, movie_record
 from tests.contract.compiled import ROOT
 from tests.contract.fresh import Fresh, make_environment, package_index_answers, running
@@ -35,7 +43,7 @@ BASE = {"google.rpc", "grpc", "marquee.client", "numpy"}
 SERVER = {"grpc_health.v1.health", "grpc_reflection.v1alpha.reflection", "pythonjsonlogger", "uvloop"}
 HOLDS = {
     "": BASE,
-    "encoder": BASE | SERVER | {"hiredis", "marquee.engine.encoder", "onnxruntime", "redis"},
+    "encoder": BASE | SERVER | {"hiredis", "marquee.engine.encoder", "onnxruntime", "pyarrow", "redis"},
     "retriever": BASE | SERVER | {"marquee.engine.index", "faiss"},
     "clients": BASE | {"rich"},
 }
@@ -109,6 +117,15 @@ def test_the_encoder_encodes(encoder: str, bundle: Bundle) -> None:
         answer = user_encoder_pb2_grpc.UserEncoderServiceStub(channel).Encode(request, timeout=20)
     assert (answer.space, answer.bundle_id) == (bundle.space, bundle.id)
     assert np.linalg.norm(np.frombuffer(answer.vector, "<f4")) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_encoder_exports(encoder: str) -> None:
+    with grpc.insecure_channel(encoder) as channel:
+        features = live_features_pb2_grpc.LiveFeaturesServiceStub(channel)
+        event = live_features_pb2.Event(user_id="ada", movie_id=7, kind=types_pb2.EVENT_KIND_LIKED)
+        features.RecordEvents(live_features_pb2.RecordEventsRequest(events=[event]), timeout=20)
+        answer = features.ExportEvents(live_features_pb2.ExportEventsRequest(), timeout=20)
+    assert (answer.users, answer.events, answer.parquet[:4]) == (1, 1, b"PAR1")
 
 
 def test_the_retriever_finds(retriever: str, bundle: Bundle) -> None:
