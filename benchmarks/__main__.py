@@ -10,17 +10,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import demo, latency, passes, preparing, startup, training
+from benchmarks import demo, encoding, latency, passes, preparing, startup, training
 from benchmarks.machine import facts
 from benchmarks.processes import Processes, interrupt_once
 from benchmarks.report import Row, check_writable, markdown, write_json
 from benchmarks.work import Work, describe_data, obtain_data, publish, say
 from marquee.errors import MarqueeError
 
-PARTS = ("training", "startup", "latency", "preparing", "demo")
+PARTS = ("training", "startup", "latency", "encoding", "preparing", "demo")
 ON_REQUEST = ("preparing-20m", passes.GIVEN, passes.ONE_MILLION)
 _ALONE = frozenset(("demo", "preparing", *ON_REQUEST))
-_SERVED = ("startup", "latency")
+_SERVED = ("startup", "latency", "encoding")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,6 +87,8 @@ def _measure(work: Work, parts: frozenset[str], rows: list[Row]) -> None:
         rows += startup.measure(work)
     if "latency" in parts:
         rows += latency.measure(work)
+    if "encoding" in parts:
+        rows += encoding.measure(work)
     for size in (preparing.ONE_MILLION, preparing.TWENTY_MILLIONS):
         if size.name in parts:
             rows += preparing.measure(work, size)

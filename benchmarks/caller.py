@@ -94,7 +94,7 @@ def measure(data: Path, services: tuple[str, str], floors: tuple[str, str]) -> l
     """Measures all cases, one after the other."""
     with ExitStack() as stack:
         live, floor = (_connect(stack, *addresses) for addresses in (services, floors))
-        return [_measure_case(case, live, floor) for case in _cases(live, _draw_users(data))]
+        return [_measure_case(case, live, floor) for case in _cases(live, draw_users(data))]
 
 
 def _connect(stack: ExitStack, encoder: str, retriever: str) -> Side:
@@ -114,7 +114,7 @@ def _remember(channel: grpc.Channel) -> Callable[[bytes], bytes]:
     return remember
 
 
-def _draw_users(data: Path) -> list[str]:
+def draw_users(data: Path) -> list[str]:
     """Draws the people of a block, the same at every run; one comes again only where there are fewer."""
     with (data / "ratings.csv").open(encoding="utf-8-sig", newline="") as stream:
         rows = csv.reader(stream)
@@ -167,13 +167,14 @@ def _compose(side: Side, request: Encode) -> retriever_pb2.SearchResponse:
 def _events(live: Side, users: list[str]) -> list[Encode]:
     """Sends the newest events of those who have the most, up to EVENTS, as if nothing of them were stored."""
     stub = LiveFeaturesServiceStub(live.encoder)
-    histories = [_newest_events(stub, user) for user in users]
+    histories = [newest_events(stub, user) for user in users]
     most = max(len(events.movie_ids) for events in histories)
     full = [Encode(events=events) for events in histories if len(events.movie_ids) == most]
     return list(islice(cycle(full), BLOCK))
 
 
-def _newest_events(stub: LiveFeaturesServiceStub, user: str) -> types_pb2.EventColumns:
+def newest_events(stub: LiveFeaturesServiceStub, user: str) -> types_pb2.EventColumns:
+    """Reads a person's newest events, up to EVENTS."""
     request = live_features_pb2.GetHistoryRequest(user_id=user, page_size=EVENTS)
     return stub.GetHistory(request, timeout=_DEADLINE_S).events
 

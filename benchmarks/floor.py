@@ -58,11 +58,16 @@ async def _watch(request: bytes, context: Context) -> AsyncIterator[bytes]:
 
 async def serve(listen: str, port_file: Path) -> None:
     """Serves until a signal comes."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers((Floor(),))
+    await run_server(server, listen, port_file)
+
+
+async def run_server(server: grpc.aio.Server, listen: str, port_file: Path) -> None:
+    """Starts a server, writes its port, and stops it when a signal comes."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    server.add_generic_rpc_handlers((Floor(),))
     port = server.add_insecure_port(listen)
     await server.start()
     scratch = port_file.with_suffix(".new")

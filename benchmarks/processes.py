@@ -132,7 +132,7 @@ class Processes:
         with ExitStack() as stack:
             out, err = stack.enter_context(stdout.open("wb")), stack.enter_context(stderr.open("wb"))
             stack.enter_context(uninterrupted())
-            stack.enter_context(_pinned(cores))
+            stack.enter_context(pinned(cores))
             started = time.perf_counter()
             process = subprocess.Popen(
                 [sys.executable, "-m", module, *map(str, arguments)],
@@ -197,7 +197,7 @@ def _await_end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _pinned(cores: Cores) -> Iterator[None]:
+def pinned(cores: Cores) -> Iterator[None]:
     """Runs this thread, and with it what it starts, on these cores alone; on any where there are none."""
     if not cores:
         yield

@@ -14,7 +14,10 @@ from benchmarks.processes import BenchmarkFailed
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Is one figure; below `goal`, in the same unit, is good, and None is no goal. `beside` is shown next to it."""
+    """Is one figure; below `goal`, in the same unit, is good, and None is no goal. `beside` is shown next to it.
+
+    With `at_least` the goal is to be reached, and more is good.
+    """
 
     part: str
     measured: str
@@ -23,11 +26,14 @@ class Row:
     goal: float | None
     beside: str
     details: Mapping[str, object] = field(default_factory=dict)
+    at_least: bool = False
 
     @property
     def met(self) -> bool | None:
         """Whether the goal is met; None where there is none."""
-        return None if self.goal is None else self.value < self.goal
+        if self.goal is None:
+            return None
+        return self.value >= self.goal if self.at_least else self.value < self.goal
 
 
 def markdown(facts: Facts, data: str, rows: Sequence[Row]) -> str:
@@ -57,7 +63,7 @@ def _table(rows: Sequence[Row]) -> list[str]:
 
 
 def _line(row: Row) -> str:
-    goal = "–" if row.goal is None else f"under {row.goal:g} {row.unit}"
+    goal = "–" if row.goal is None else f"{'at least' if row.at_least else 'under'} {row.goal:g} {row.unit}"
     verdict = {True: "met", False: "MISSED", None: ""}[row.met]
     return f"| {row.measured} | {row.value:.2f} {row.unit} | {goal} | {verdict} | {row.beside} |"
 

@@ -14,6 +14,7 @@ A service's main is
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -222,7 +223,19 @@ def run_service(
         print(f"{program}: {error.message}", file=sys.stderr)
         return EXIT_CONFIG
     configure_logs(name, settings)
+    _spare_the_collector()
     return _run(serve(settings))
+
+
+def _spare_the_collector() -> None:
+    """Keeps the garbage collector from looking at what stays as long as the process, and from looking all the time.
+
+    Calls leave hardly any cycles, but by default every 700 new objects set it off, and now and then it looks at all
+    there are: that took 3 to 5 % of a full load, and tens of milliseconds of a call now and then.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _run(work: Awaitable[None]) -> int:

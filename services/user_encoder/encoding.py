@@ -105,7 +105,7 @@ async def look_up(ladder: Ladder, user_id: str, left_s: float | None) -> Known:
 async def encode_batch(
     encoder: Encoder, ladder: Ladder, people: Iterable[Ask | MarqueeError], left: Callable[[], float | None]
 ) -> Batch:
-    """Looks B people up and encodes them in one tower run; who fails, or comes as an error, fails nobody else.
+    """Looks B people up and encodes them together; who fails, or comes as an error, fails nobody else.
 
     Draws from `people` a slice at a time, so that a generator's work is spread between other calls. `left` says what is
     left of the call's deadline.

@@ -56,8 +56,9 @@ class Explainer:
             raise StoreUnavailable("the feature store cannot be read now; send the person's events, or the call again")
         async with self._turn:
             without = await self._run(encoder.prepare_without_each, prepared.merged, prepared.as_of_ms, most)
-            vectors_1D = await self._run(encoder.run, prepared.encoded.tower)
-            runs_KD = [await self._run(encoder.run, part) for part in _runs(without.tower, encoder.spec.dimension)]
+            vectors_1D = await self._run(encoder.run_whole, prepared.encoded.tower)
+            parts = _runs(without.tower, encoder.spec.dimension)
+            runs_KD = [await self._run(encoder.run_whole, part) for part in parts]
             vectors_KD = np.concatenate([vectors_1D[:0], *runs_KD])
             return await self._run(_compare, encoder, movie_ids, without.events, vectors_1D, vectors_KD)
 

@@ -192,6 +192,15 @@ def test_index_of_an_empty_table_knows_nothing() -> None:
     assert HistoryIndex(np.zeros(0, np.int64)).rows(np.array([1, 2], np.int64)).tolist() == [-1, -1]
 
 
+@given(st.lists(st.integers(1, 40), max_size=12), st.lists(st.sampled_from([*range(45), 2**62]), max_size=12))
+def test_a_table_of_ids_finds_what_a_search_finds(ids: list[int], asked: list[int]) -> None:
+    # With an id too large for a table, everything is searched for.
+    indices = (HistoryIndex(np.array(ids, np.int64)), HistoryIndex(np.array([*ids, 2**60], np.int64)))
+    by_table, by_search = (index.rows(np.array(asked, np.int64)) for index in indices)
+    assert by_table.dtype == by_search.dtype
+    assert by_table.tolist() == by_search.tolist() == [ids.index(one) if one in ids else -1 for one in asked]
+
+
 def test_history_runs_newest_first_with_ages_from_as_of_and_gaps_between() -> None:
     history = events(rated(10, 5, 0), Row(20, WATCHED, 0, 30_000), rated(30, 1, DAY_MS))
     encoded = encode_history(history, INDEX, 2 * DAY_MS, SPEC)

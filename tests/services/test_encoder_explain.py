@@ -177,7 +177,7 @@ class Held:
     """Holds the explainer's tower runs until `go`, and notes the size of each; other runs go through."""
 
     def __init__(self, model: Encoder) -> None:
-        self._run = model.run
+        self._run = model.run_whole
         self.entered, self.go = threading.Event(), threading.Event()
         self.runs: list[int] = []
         self.inside = self.most = 0
@@ -197,7 +197,7 @@ class Held:
 @pytest.fixture
 def held(rig: EncoderRig, monkeypatch: pytest.MonkeyPatch) -> Held:
     held = Held(rig.model)
-    monkeypatch.setattr(rig.model, "run", held)
+    monkeypatch.setattr(rig.model, "run_whole", held)
     return held
 
 
