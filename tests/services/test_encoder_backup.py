@@ -1,4 +1,4 @@
-"""A backup of a SQLite store that is made while encoders serve from it, and what is served from it afterwards."""
+"""Backups of a store that are made while it is in use, and what is served from them afterwards."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ import pytest
 
 from marquee.features import LIKED
 from services.user_encoder import __main__ as program
+from services.user_encoder.stores.base import UserWrite, Written
+from services.user_encoder.stores.redis import RedisStore
+from services.user_encoder.stores.redis_url import parse_redis_url
 from services.user_encoder.stores.sqlite import SCHEMA_VERSION, SqliteStore, default_key_path
+from services.user_encoder.stores.tags import KEY_BYTES, Tags
 from tests.bundles import make_bundle
-from tests.encoder_rigs import Row, Stubs, recording, stubs
+from tests.encoder_rigs import Row, Stubs, events, recording, stubs
+from tests.redis_rigs import redis_server, until
 from tests.rigs import publish, service_process
 
 
@@ -81,7 +86,37 @@ async def test_a_backup_is_served_and_still_refuses_who_was_deleted(tmp_path: Pa
                 assert (await stubs(channel).features.RecordEvents(request)).recorded == recorded
 
 
+async def test_a_snapshot_of_a_redis_has_what_was_acknowledged_before(tmp_path: Path) -> None:
+    tags = Tags(bytes(KEY_BYTES))
+    with redis_server(tmp_path / "serving", "--appendonly", "yes") as serving:
+        async with aclosing(RedisStore(parse_redis_url(serving.url), tags)) as store:
+            await store.write([UserWrite("ada", events(Row(1, LIKED, 0, 10), Row(2, LIKED, 0, 20)))])
+            await store.delete("bob", 1_000)
+            serving.ask.bgsave()
+            until(lambda: not serving.ask.info("persistence")["rdb_bgsave_in_progress"], "the snapshot")
+            await store.write([UserWrite("ada", events(Row(3, LIKED, 0, 30)))])
+        (tmp_path / "restored").mkdir()
+        shutil.copy(tmp_path / "serving" / "dump.rdb", tmp_path / "restored")
+    with redis_server(tmp_path / "restored", "--appendonly", "no") as restored:
+        restored.ask.config_set("appendonly", "yes")
+        async with aclosing(RedisStore(parse_redis_url(restored.url), tags)) as store:
+            assert (await store.read("ada")).movie_ids.tolist()[:2] == [1, 2]
+            [refused] = await store.write([UserWrite("bob", events(Row(1, LIKED, 0, 1_000)))])
+            assert refused == Written(False, 1_000)
+
+
+def test_a_redis_is_not_copied_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "store.key").write_bytes(bytes(KEY_BYTES))
+    flags = ["--store", "redis://me:secret@127.0.0.1:1", "--store-key", str(tmp_path / "store.key")]
+    assert program.main(["back-up", *flags, "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert "is a Redis: copy its snapshot (BGSAVE)" in told
+    assert "secret" not in told
+
+
 def test_what_cannot_be_copied_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert back_up(tmp_path / "none.sqlite", tmp_path / "backup.sqlite") == 1
     assert "cannot be copied to" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+    assert back_up(tmp_path, tmp_path / "backup.sqlite") == 1
+    assert "cannot be copied to" in capsys.readouterr().err
