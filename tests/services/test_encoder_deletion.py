@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,8 +14,10 @@ import pytest
 from marquee.errors import StoreUnavailable, UserDeleted, UserUnknown, from_status
 from marquee.features import LIKED
 from marquee.v1 import live_features_pb2, user_encoder_pb2
+from services.user_encoder.stores.tags import KEY_BYTES
 from tests.bundles import make_bundle
 from tests.encoder_rigs import EncoderRig, Row, Stubs, encoder, recording, refused, rows_of, stubs
+from tests.redis_rigs import redis_server
 from tests.rigs import publish, service_process
 
 HOUR_MS = 3_600_000
@@ -133,37 +135,53 @@ TRACES = (WHO.encode(), str(MOVIE).encode(), MOVIE.to_bytes(8, "little"), MOVIE.
 
 
 async def test_nothing_names_who_was_deleted_neither_files_nor_logs(tmp_path: Path, registry: Path) -> None:
-    store = tmp_path / "store" / "features.sqlite"
-    with service_process(
-        "user_encoder", tmp_path, registry, f"--store={store}", "--drain-s=0", "--log-level=debug"
-    ) as process:
+    folder = tmp_path / "store"
+    await serve_somebody_who_leaves(tmp_path, registry, f"--store={folder / 'features.sqlite'}")
+    assert traces_in(folder) == []
+
+
+async def test_nothing_names_who_was_deleted_in_a_redis_and_its_files(tmp_path: Path, registry: Path) -> None:
+    (tmp_path / "store.key").write_bytes(bytes(KEY_BYTES))
+    with redis_server(tmp_path / "store" / "redis", "--appendonly", "yes", "--save", "3600 1") as server:
+        flags = [f"--store={server.url}", f"--store-key={tmp_path / 'store.key'}"]
+        await serve_somebody_who_leaves(tmp_path, registry, *flags)
+        assert server.ask.dbsize() > 50
+    assert traces_in(tmp_path / "store") == []
+
+
+async def serve_somebody_who_leaves(folder: Path, registry: Path, *store: str) -> None:
+    """Records somebody and deletes them, both in every way that is logged; puts the log beside the store's files."""
+    flags = [*store, "--drain-s=0", "--log-level=debug"]
+    with service_process("user_encoder", folder, registry, *flags) as process:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{process.port}") as channel:
-            assert any(trace in data for data in await leave(stubs(channel), store) for trace in TRACES)
+            await stay(stubs(channel))
+            assert traces_in(folder / "store") != []
+            await leave(stubs(channel))
         exit_code, log = process.stop()
     assert (exit_code, "stopped" in log) == (0, True)
-    (tmp_path / "store" / "log").write_text(log)
-    found = [(path.name, trace) for path in files(store.parent) for trace in TRACES if trace in path.read_bytes()]
-    assert found == []
+    (folder / "store" / "log").write_text(log)
 
 
-async def leave(caller: Stubs, store: Path) -> list[bytes]:
-    """Records somebody, asks for them in every way that fails or succeeds, deletes them; returns the files before."""
+async def stay(caller: Stubs) -> None:
     for number in range(50):
         request = recording(WHO, liked(MOVIE, HOUR_MS), liked(1 + number, HOUR_MS + number))
         request.events.extend(recording(f"another-{number}", liked(1, HOUR_MS)).events)
+        request.events[0].request_id = f"{WHO}-was-shown-{MOVIE}"
         await caller.features.RecordEvents(request)
-    encode = user_encoder_pb2.EncodeRequest(user_id=WHO)
-    await caller.users.Encode(encode)
-    before = [path.read_bytes() for path in files(store.parent)]
+    await caller.users.Encode(user_encoder_pb2.EncodeRequest(user_id=WHO))
+    await caller.features.ExportEvents(live_features_pb2.ExportEventsRequest())
+
+
+async def leave(caller: Stubs) -> None:
     await delete(caller, WHO)
-    assert isinstance(await refused(caller.users.Encode(encode)), UserUnknown)
     answer = await caller.features.RecordEvents(recording(WHO, liked(MOVIE, HOUR_MS)))
     assert isinstance(from_status(answer.statuses[0]), UserDeleted)
-    await refused(caller.features.GetHistory(live_features_pb2.GetHistoryRequest(user_id=WHO)))
-    await refused(caller.features.GetHistory(live_features_pb2.GetHistoryRequest(user_id=WHO, page_size=-1)))
+    assert isinstance(await refused(caller.users.Encode(user_encoder_pb2.EncodeRequest(user_id=WHO))), UserUnknown)
+    for page_size in (0, -1):
+        await refused(caller.features.GetHistory(live_features_pb2.GetHistoryRequest(user_id=WHO, page_size=page_size)))
     await refused(caller.users.Encode(user_encoder_pb2.EncodeRequest(user_id=WHO, space="no-such-space")))
-    return before
 
 
-def files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
+def traces_in(folder: Path) -> list[tuple[str, bytes]]:
+    files = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return [(name, trace) for name, data in files.items() for trace in TRACES if trace in data]
