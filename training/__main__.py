@@ -18,7 +18,7 @@ from marquee.bundle.v1 import bundle_pb2
 from training.baselines import left_out
 from training.choice import LARGEST_LOSS, choose, figures
 from training.command import run_command
-from training.config import NEGATIVES, STARTS, TARGETS, TrainConfig
+from training.config import NEGATIVES, OBJECTIVES, STARTS, TARGETS, TrainConfig
 from training.data import Dataset, load_dataset, read_columns
 from training.data.prepared import load_prepared
 from training.distributed import Group, process_group
@@ -40,14 +40,14 @@ _KNOBS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "seed": ("seed of all that is drawn", None),
     "epochs": ("passes over the data at most; 0 chooses by their size", None),
     "batch": ("targets in a step of each process; 0 chooses those of all processes by the data's size", None),
-    "learning_rate": ("highest learning rate", None),
+    "objective": ("what is learned: to find the next movie, or the hidden part of a history", OBJECTIVES),
+    "learning_rate": ("highest learning rate; 0 chooses by the objective", None),
     "temperature": ("what cosines are divided by, at the start", None),
     "targets": ("what is learned to be found: all that people watched, or what they liked", TARGETS),
     "negatives": ("a batch's own targets; mixed with movies drawn alike; or the full catalogue", NEGATIVES),
     "logq": ("correction for how often a negative is drawn", LOG_Q_VARIANTS),
     "start": ("where the table starts: at a closed-form linear model, or at random", STARTS),
-    "people": ("people a step whose hidden history is to be found as well; 0 goes without", None),
-    "next_weight": ("weight of finding the next movie beside that", None),
+    "people": ("people in a step of the hidden objective", None),
 }
 
 

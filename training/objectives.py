@@ -1,9 +1,9 @@
 """What the towers are trained to do, as losses of a batch.
 
-Two objectives share the towers. `Next`: find the next movie of a history, right after it or long after, among sampled
-negatives. `Hide`: find the hidden part of a history by the rest, over the whole catalogue, and by what a linear teacher
-would say. Where several processes train, each draws the same batch and computes the loss of its own rows of it, so
-that the mean over the processes is the loss of the batch.
+`Next`: find the next movie of a history, right after it or long after, among sampled negatives. `Hide`: find the hidden
+part of a history by the rest, over the whole catalogue, and by what a linear teacher would say. Where several processes
+train, each draws the same batch and computes the loss of its own rows of it, so that the mean over the processes is the
+loss of the batch.
 
 G targets in a batch, B of them this process's, W stretches of histories, L history length, C negatives, N movies, D
 dimension.
@@ -11,7 +11,6 @@ dimension.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -66,6 +65,9 @@ class Task(NamedTuple):
 
 class Objective(Protocol):
     """Deals out an epoch's batches and computes the loss of each."""
+
+    # Whether ids are dropped now and then, so that content learns to carry movies alone.
+    drops_ids: bool
 
     def batches(self, rng: np.random.Generator) -> list[Int64s]:
         """Lists the batches of an epoch."""
@@ -133,6 +135,8 @@ class Negatives:
 class Next:
     """Finds the next movie of histories, each target with a history of its own."""
 
+    drops_ids = True
+
     def __init__(self, task: Task, negatives: Negatives) -> None:
         self._log, self._examples, self._negatives, self._own = task.log, task.examples, negatives, task.group.share
         self._spec = bundle_pb2.FeatureSpec()
@@ -158,6 +162,8 @@ class Next:
 
 class NextAtEvery:
     """Finds the next movie at every position of histories, for a sequence tower. A batch is starts and ends, [W, 2]."""
+
+    drops_ids = True
 
     def __init__(self, task: Task, negatives: Negatives) -> None:
         self._log, self._spec, self._config, self._group = task.log, task.spec, task.config, task.group
@@ -196,6 +202,8 @@ class NextAtEvery:
 
 class Hide:
     """Finds the hidden part of histories by the rest, over the whole catalogue."""
+
+    drops_ids = False
 
     def __init__(self, task: Task, teacher: Ease | None) -> None:
         self._log, self._spec, self._config, self._group = task.log, task.spec, task.config, task.group
@@ -260,12 +268,3 @@ def part_of(inputs: TowerInput, own: slice) -> TowerInput:
 def on(device: torch.device, array: npt.NDArray[Any]) -> Tensor:
     """Makes an array a tensor on a device."""
     return torch.from_numpy(array).to(device)
-
-
-def deal(objectives: Sequence[Objective], rng: np.random.Generator) -> list[list[Int64s]]:
-    """Deals out an epoch's steps: a batch of the first objective and of each other, which starts over as needed."""
-    first, *others = (objective.batches(rng) for objective in objectives)
-    for objective, batches in zip(objectives[1:], others, strict=True):
-        while 0 < len(batches) < len(first):
-            batches += objective.batches(rng)
-    return [list(step) for step in zip(first, *filter(None, others), strict=False)]

@@ -31,7 +31,7 @@ from training.device import choose_device
 from training.distributed import Group, average_gradients, copy_from_first, mean_over_processes
 from training.metrics import Doubles, ndcg_at, recall_at, top_k
 from training.model import ContentBags, TowerConfig, TwoTower
-from training.objectives import Hide, Negatives, Next, NextAtEvery, Objective, Table, Task, deal, on, run_user_tower
+from training.objectives import Hide, Negatives, Next, NextAtEvery, Objective, Table, Task, on, run_user_tower
 from training.split import Queries, Split, liked_events
 
 # The learning rate rises over so many steps, and falls to 0 along a cosine.
@@ -86,18 +86,20 @@ def train(
     console: Console,
     checkpoints: Path | None = None,
     group: Group | None = None,
+    stop_after: int | None = None,
 ) -> Trained:
     """Trains until the validation NDCG@10 has not risen for `patience` epochs, and returns the best epoch's towers.
 
     Without validation queries all epochs are run. With a folder for checkpoints, a run that was cut off goes on where
     it was, to the same weights. `group` are the processes that train together; `config.batch` is of all of them.
+    `stop_after` so many epochs the run ends, on its way to all of them.
 
     Raises DataError where there is nothing to train on, or the loss stops being a number.
     """
     group = group or Group(0, 1, choose_device())
     log, device = split.train, group.device
     examples = _examples(log, config)
-    config = config.for_data(tower.kind, len(examples))
+    config = config.for_data(tower.kind, len(examples), int(np.count_nonzero(np.diff(log.starts))), split.protocol)
     _seed_everything(config, device)
     rng = np.random.default_rng(config.seed)
     spec = spec_of(tower)
@@ -110,7 +112,7 @@ def train(
     if config.start == "linear":
         _start_table(model, linear.start_rows(log, len(counts_N), tower.dimension, config.penalty, config.seed))
     model.to(device)
-    objectives = _objectives(Task(log, examples, counts_N, spec, config, group), tower.kind)
+    objective = _objective(Task(log, examples, counts_N, spec, config, group), tower.kind)
     optimizer = torch.optim.Adam(_parameter_groups(model, config.learning_rate))
     copy_from_first(model)
     average = copy.deepcopy(model.state_dict())
@@ -131,18 +133,15 @@ def train(
 
     with Progress(console=console, transient=True) as progress:
         for number in range(len(epochs), config.epochs):
-            if epochs and number - 1 - best >= config.patience:
+            if number == stop_after or (epochs and number - 1 - best >= config.patience):
                 break
             started, losses = time.perf_counter(), list[float]()
-            steps = deal(objectives, rng)
+            steps = objective.batches(rng)
             bar = progress.add_task(f"epoch {number + 1} of at most {config.epochs}", total=len(steps))
-            for batches in steps:
-                keep_N1 = on(device, rng.random((len(counts_N), 1), np.float32) >= config.id_dropout)
-                table = Table(*model.table(bags, keep_N1))
-                loss = config.next_weight * objectives[0].loss(model, table, batches[0], rng)
-                # Ids are dropped for the next movie only: the other objectives need all of them.
-                for other, batch in zip(objectives[1:], batches[1:], strict=False):
-                    loss = loss + other.loss(model, Table(*model.table(bags)), batch, rng)
+            for batch in steps:
+                dropout = config.id_dropout if objective.drops_ids else 0.0
+                keep_N1 = on(device, rng.random((len(counts_N), 1), np.float32) >= dropout)
+                loss = objective.loss(model, Table(*model.table(bags, keep_N1)), batch, rng)
                 losses.append(mean_over_processes(loss.item(), device))
                 check_loss(losses[-1], len(losses), number + 1, kept)
                 for slot in optimizer.param_groups:
@@ -174,6 +173,17 @@ def train(
     model.cpu().eval()
     _fit_nobody(model, content_NT, split.fit)
     return Trained(model, config, spec, content_NT, epochs, best)
+
+
+def refit(data: Dataset, split: Split, trained: Trained, console: Console) -> Trained:
+    """Trains anew on `split.fit`, as long as the best epoch took: what baselines do, once tuned.
+
+    The epochs that are returned are those of `trained`, as nothing is left to validate on.
+    """
+    nobody = split.validation.take(np.zeros(0, np.int64))
+    whole = split._replace(train=split.fit, validation=nobody)
+    again = train(data, whole, trained.model.config, trained.config, console, stop_after=trained.best + 1)
+    return trained._replace(model=again.model)
 
 
 def validate(model: TwoTower, bags: ContentBags, queries: Queries, spec: bundle_pb2.FeatureSpec) -> Validated:
@@ -247,13 +257,11 @@ def _start_table(model: TwoTower, rows_ND: np.ndarray) -> None:
             model.own_rows.weight.copy_(model.ids.weight)
 
 
-def _objectives(task: Task, kind: str) -> list[Objective]:
-    next_movie = Next if kind == "pooled" else NextAtEvery
-    objectives: list[Objective] = [next_movie(task, Negatives(task))]
-    if task.config.people:
-        movies, penalty = len(task.counts_N), task.config.penalty
-        objectives.append(Hide(task, linear.teacher(task.log, movies, penalty) if task.config.teach else None))
-    return objectives
+def _objective(task: Task, kind: str) -> Objective:
+    if task.config.objective == "hidden":
+        taught = task.config.teach > 0
+        return Hide(task, linear.teacher(task.log, len(task.counts_N), task.config.penalty) if taught else None)
+    return (Next if kind == "pooled" else NextAtEvery)(task, Negatives(task))
 
 
 def _parameter_groups(model: TwoTower, learning_rate: float) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ from training.report.plan import BASELINES, Order
 from training.report.results import About, Result, write_result
 from training.report.study import Pass
 from training.split import Split, splits
-from training.train import Trained, spec_of, train
+from training.train import Trained, refit, spec_of, train
 
 _QUICK_EPOCHS = 2
 _SHOWN = ("torch", "numpy", "scikit-learn", "implicit", "onnxruntime", "faiss-cpu", "matplotlib")
@@ -96,7 +96,11 @@ def _make_tower(data: Dataset, split: Split, about: About, tower: TowerConfig) -
     if about.order.quick:
         config = dataclasses.replace(config, epochs=_QUICK_EPOCHS)
     started = time.perf_counter()
-    trained = train(data, split, tower, config, Console(file=io.StringIO()))
+    silent = Console(file=io.StringIO())
+    trained = train(data, split, tower, config, silent)
+    if about.order.protocol != "last":
+        # The shipped towers are those of `last`. Siblings learn from all that their baselines do.
+        trained = refit(data, split, trained, silent)
     about.timings_s["train"] = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
