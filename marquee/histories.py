@@ -28,6 +28,9 @@ from marquee.features import (
 )
 
 T = TypeVar("T", np.int64, np.float32)
+# Of an integer: 63 hold a person, a movie and a kind.
+_PERSON_BITS, _MOVIE_BITS, _KIND_BITS = 15, 44, 4
+_TIME_BITS = 44
 Mask = npt.NDArray[np.bool_]
 
 
@@ -64,16 +67,57 @@ def merge_many(people: Sequence[Pair]) -> Histories:
     """Merges each one's stored and sent events, as `merge` does."""
     if not any(one.sent.size for one in people):
         return _stored_only(people)
-    whose = _whose([one.stored.size + one.sent.size for one in people])
-    both = _join([part for one in people for part in (one.stored, one.sent)])
+    sizes = [one.stored.size + one.sent.size for one in people]
+    both, whose = _join([part for one in people for part in (one.stored, one.sent)]), _whose(sizes)
+    ascending_n = _ascending_movies(both, whose)
+    if ascending_n is None:
+        return _merge_sorting(both, whose, people)
+    order = _time_order(both, whose, people)
+    return Histories(both.take(order), ascending_n, np.array(sizes, np.int64))
+
+
+def _ascending_movies(both: Events, whose: Int64s) -> Int64s | None:
+    """Sorts movie ids by person, where nobody has a (movie, kind) twice or takes one back; otherwise None.
+
+    Person, movie and kind are packed into one integer: that sorts five times as fast as they do as columns.
+    """
+    packable = both.movie_ids.max() < 1 << _MOVIE_BITS and whose[-1] < 1 << _PERSON_BITS
+    if not packable or (both.kinds == RETRACTED).any():
+        return None
+    keys = np.sort((whose << _MOVIE_BITS | both.movie_ids) << _KIND_BITS | both.kinds)
+    if (keys[1:] == keys[:-1]).any():
+        return None
+    ascending_n: Int64s = (keys >> _KIND_BITS) & ((1 << _MOVIE_BITS) - 1)
+    return ascending_n
+
+
+def _time_order(both: Events, whose: Int64s, people: Sequence[Pair]) -> Int64s:
+    """Orders events by person, time, tie and kind: by the first two, and then what is equal in them by the others."""
+    # Events come in runs of rising or falling times, which a stable sort finds. Times have 42 bits until 2109.
+    keys = whose << _TIME_BITS | both.times_ms
+    order = np.argsort(keys, kind="stable")
+    equal = keys[order[1:]] == keys[order[:-1]]
+    if equal.any():
+        tied = np.flatnonzero(np.append(equal, False) | np.insert(equal, 0, False))
+        among = order[tied]
+        ties = _ties(both.movie_ids[among], whose[among], people)
+        order[tied] = among[np.lexsort((both.kinds[among], ties, keys[among]))]
+    return order
+
+
+def _ties(movie_ids: Int64s, whose: Int64s, people: Sequence[Pair]) -> npt.NDArray[np.uint64]:
+    users_B = np.array([user_hash(one.user_id) for one in people], np.uint64)
+    return tie_hash(users_B[whose], movie_ids)
+
+
+def _merge_sorting(both: Events, whose: Int64s, people: Sequence[Pair]) -> Histories:
+    """Merges what any history may hold, with two sorts by all columns."""
     # As in `union`: stable, so that of equal (person, movie, kind) the last is the latest, at equal time the sent one.
     order = np.lexsort((both.times_ms, both.kinds, both.movie_ids, whose))
     both, whose = both.take(order), whose[order]
     holds = _holds(both, whose)
-    if not holds.all():
-        both, whose = both.take(holds), whose[holds]
-    users_B = np.array([user_hash(one.user_id) for one in people], np.uint64)
-    order = np.lexsort((both.kinds, tie_hash(users_B[whose], both.movie_ids), both.times_ms, whose))
+    both, whose = both.take(holds), whose[holds]
+    order = np.lexsort((both.kinds, _ties(both.movie_ids, whose, people), both.times_ms, whose))
     return Histories(both.take(order), both.movie_ids, np.bincount(whose, minlength=len(people)))
 
 
