@@ -98,7 +98,10 @@ def _time_order(both: Events, whose: Int64s, people: Sequence[Pair]) -> Int64s:
     order = np.argsort(keys, kind="stable")
     equal = keys[order[1:]] == keys[order[:-1]]
     if equal.any():
-        tied = np.flatnonzero(np.append(equal, False) | np.insert(equal, 0, False))
+        tied_n = np.zeros(len(keys), bool)
+        tied_n[1:] = equal
+        tied_n[:-1] |= equal
+        tied = np.flatnonzero(tied_n)
         among = order[tied]
         ties = _ties(both.movie_ids[among], whose[among], people)
         order[tied] = among[np.lexsort((both.kinds[among], ties, keys[among]))]
@@ -106,7 +109,9 @@ def _time_order(both: Events, whose: Int64s, people: Sequence[Pair]) -> Int64s:
 
 
 def _ties(movie_ids: Int64s, whose: Int64s, people: Sequence[Pair]) -> npt.NDArray[np.uint64]:
-    users_B = np.array([user_hash(one.user_id) for one in people], np.uint64)
+    # Most are anonymous, or come once: each is hashed once.
+    hashes = {user_id: user_hash(user_id) for user_id in {one.user_id for one in people}}
+    users_B = np.array([hashes[one.user_id] for one in people], np.uint64)
     return tie_hash(users_B[whose], movie_ids)
 
 
