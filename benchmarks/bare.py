@@ -12,7 +12,7 @@ import uvloop
 
 from benchmarks.floor import run_server
 from marquee.bundle.registry import Registry
-from services.common.server import server_options
+from services.common.server import server_options, spare_the_collector
 from services.common.settings import load_settings
 from services.common.spaces import Spaces
 from services.user_encoder.ladder import Ladder
@@ -32,4 +32,5 @@ async def serve(settings: UserEncoderSettings) -> None:
 
 
 if __name__ == "__main__":
+    spare_the_collector()
     uvloop.run(serve(load_settings(UserEncoderSettings, sys.argv[1:], {})))

@@ -223,11 +223,11 @@ def run_service(
         print(f"{program}: {error.message}", file=sys.stderr)
         return EXIT_CONFIG
     configure_logs(name, settings)
-    _spare_the_collector()
+    spare_the_collector()
     return _run(serve(settings))
 
 
-def _spare_the_collector() -> None:
+def spare_the_collector() -> None:
     """Keeps the garbage collector from looking at what stays as long as the process, and from looking all the time.
 
     Calls leave hardly any cycles, but by default every 700 new objects set it off, and now and then it looks at all
