@@ -1,6 +1,7 @@
 """What every feature store does, whatever keeps the bytes: each new store joins `STORES` and passes all of it."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
 
@@ -171,6 +172,129 @@ async def test_a_caller_that_gives_up_takes_no_other_along(store: FeatureStore) 
     first.cancel()
     assert await second == [Written(True)]
     assert first.cancelled()
+
+
+async def test_a_deleted_person_is_gone_and_late_events_do_not_bring_them_back(
+    store: FeatureStore, open_store: OpenStore
+) -> None:
+    await store.write([UserWrite("ada", rated(1, 4, 10), ("a-request",)), UserWrite("bob", rated(1, 4, 10))])
+    await store.write([UserWrite("ada", rated(2, 4, 500))])
+    assert await store.delete("ada", 100) is True
+    other = open_store()
+    assert await movies_of(other, "ada", "bob") == [[], [1]]
+    assert await other.write([UserWrite("ada", rated(3, 4, 100), ("late",))]) == [Written(False, 100)]
+    mixed = UserWrite("ada", events((4, RATED, 4, 99), (5, RATED, 4, 101), (6, RATED, 4, 100)), ("x", "y", "z"))
+    assert await store.write([mixed, mixed]) == [Written(True, 100), Written(False, 100)]
+    assert await movies_of(other, "ada", "bob") == [[5], [1]]
+
+
+async def test_deleting_says_whether_there_was_somebody(store: FeatureStore) -> None:
+    assert await store.delete("ada", 100) is False
+    assert await store.write([UserWrite("ada", rated(1, 4, 100))]) == [Written(False, 100)]
+    await store.write([UserWrite("ada", rated(1, 4, 101))])
+    assert await store.delete("ada", 150) is True
+    assert await store.delete("ada", 150) is False
+
+
+async def test_a_tombstone_never_moves_back(store: FeatureStore) -> None:
+    for at_ms, stands in ((100, 100), (99, 100), (9, 100), (1_000, 1_000), (999, 1_000), (2**62, 2**62)):
+        await store.delete("ada", at_ms)
+        assert await store.write([UserWrite("ada", rated(1, 4, 5))]) == [Written(False, stands)]
+
+
+async def test_writers_do_not_bring_back_whom_another_deletes(store: FeatureStore, open_store: OpenStore) -> None:
+    other = open_store()
+    await store.write([UserWrite("ada", rated(1, 4, 1))])
+    writes = [(store, other)[at % 2].write([UserWrite("ada", rated(at, 4, at))]) for at in range(1, 61)]
+    written = asyncio.gather(*writes)
+    await asyncio.sleep(0)
+    deleted = await other.delete("ada", 40)
+    outcomes = await written
+    assert deleted
+    kept = await movies_of(store, "ada")
+    # What was written after the deletion is there; older events are not, whenever they came.
+    assert kept == [[at for at in kept[0] if at > 40]]
+    refused = {at for at, [one] in enumerate(outcomes, 1) if isinstance(one, Written) and one.deleted_at_ms}
+    assert {at for at in refused if at > 40} <= set(kept[0])
+
+
+async def scan(store: FeatureStore, open_store: OpenStore, limit: int) -> list[tuple[str, list[int]]]:
+    """Reads everybody, each page with a store of its own."""
+    found: list[tuple[str, list[int]]] = []
+    page = await store.scan("", limit)
+    while True:
+        found += [(user_id, history.movie_ids.tolist()) for user_id, history in page.people]
+        assert 0 <= page.part <= 1
+        if not page.cursor:
+            return found
+        page = await open_store().scan(page.cursor, limit)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+async def test_a_scan_finds_everybody_once(store: FeatureStore, open_store: OpenStore, limit: int) -> None:
+    people = {f"person {number} {{1}}": [number] for number in range(1, 16)}
+    await store.write([UserWrite(user_id, rated(movies[0], 4, 10)) for user_id, movies in people.items()])
+    await store.write([UserWrite("person 1 {1}", events((1, RETRACTED, 0, 20))), UserWrite("gone", rated(1, 4, 10))])
+    await store.delete("gone", 100)
+    found = await scan(store, open_store, limit)
+    assert sorted(found) == sorted(people.items())
+
+
+async def test_a_scan_of_nobody_ends(store: FeatureStore) -> None:
+    assert await store.scan("", 10) == ([], "", 1.0)
+
+
+async def test_people_who_come_and_go_do_not_hide_others(store: FeatureStore, open_store: OpenStore) -> None:
+    people = [f"person {number}" for number in range(20)]
+    await store.write([UserWrite(user_id, rated(1, 4, 10)) for user_id in people])
+    page = await store.scan("", 5)
+    found = [user_id for user_id, _ in page.people]
+    await store.delete(found[-1], 100)
+    await store.write([UserWrite(f"newcomer {number}", rated(1, 4, 10)) for number in range(20)])
+    while page.cursor:
+        page = await store.scan(page.cursor, 5)
+        found += [user_id for user_id, _ in page.people]
+    assert set(people) <= set(found)
+
+
+STRANGE = [
+    "x",
+    "ada",
+    "-1",
+    "\u0663",
+    "sqlite:",
+    "sqlite:1e3",
+    f"sqlite:{2**63}",
+    "redis:1:",
+    "redis:x:y",
+    "redis:1:2:3",
+]
+STRANGE += ["cluster:1:zz", "cluster:-1:"]
+
+
+@pytest.mark.parametrize("cursor", STRANGE)
+async def test_a_strange_cursor_is_refused(store: FeatureStore, cursor: str) -> None:
+    with pytest.raises(ValueError, match="is no cursor"):
+        await store.scan(cursor, 10)
+
+
+async def test_deletions_by_others_are_told(store: FeatureStore, open_store: OpenStore) -> None:
+    await store.write([UserWrite("ada", rated(1, 4, 10))])
+    heard: asyncio.Queue[bytes | None] = asyncio.Queue()
+    async with asyncio.timeout(30):
+        watching = asyncio.ensure_future(store.watch_deletions(heard.put_nowait))
+        other = open_store()
+        for user_id, at_ms in (("ada", 100), ("bob", 100), ("ada", 200)):
+            # A store that could have missed some says so first; who is told so hears of all that comes then.
+            while True:
+                await other.delete(user_id, at_ms)
+                with contextlib.suppress(TimeoutError):
+                    while await asyncio.wait_for(heard.get(), 2.0) != store.digest(user_id):
+                        pass
+                    break
+        watching.cancel()
+        await asyncio.wait([watching])
+    assert watching.cancelled()
 
 
 NAMES = ["a", "'; DROP TABLE histories; --", "日本", "%", "a" * 256, "e\u0301", "\u00e9", " ", "\U0001f3ac" * 64]

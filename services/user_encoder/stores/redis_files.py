@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,7 @@ class FileCleaner:
         self._servers = servers
         self._where = where
         self._wanted = False
+        self._hurry = asyncio.Event()
         self._working: asyncio.Task[None] | None = None
 
     def clean(self) -> None:
@@ -36,19 +38,23 @@ class FileCleaner:
             self._working = asyncio.ensure_future(self._work())
 
     async def _work(self) -> None:
+        told = False
         while self._wanted:
-            await asyncio.sleep(_TOGETHER_S)
+            await self._pause(_TOGETHER_S)
             self._wanted = False
             try:
                 await self._clean_all()
             except (RedisError, OSError) as error:
-                if isinstance(error, ResponseError):
-                    # It may not be asked that at all: asking again would not help.
+                # Where it may not be asked that at all, asking again would not help.
+                self._wanted = not isinstance(error, ResponseError)
+                if not told:
                     _log.error("Redis at %s: its files still hold what was deleted (%s); %s", self._where, error, _CURE)
-                    return
-                self._wanted = True
-                _log.warning("Redis at %s: its files still hold what was deleted (%s); tried again", self._where, error)
-                await asyncio.sleep(_RETRY_S)
+                told = True
+                await self._pause(_RETRY_S)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), seconds)
 
     async def _clean_all(self) -> None:
         nodes = await self._servers.nodes()
@@ -56,7 +62,10 @@ class FileCleaner:
         ends = {state["master_replid"]: state["master_repl_offset"] for state in states if state["role"] == "master"}
         if len(nodes) == 1 and states[0].get("connected_slaves"):
             _log.warning("Redis at %s has replicas, whose files are not seen to from here; %s", self._where, _CURE)
-        await asyncio.gather(*(self._clean_one(node, ends) for node in nodes))
+        outcomes = await asyncio.gather(*(self._clean_one(node, ends) for node in nodes), return_exceptions=True)
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
 
     async def _clean_one(self, node: Node, ends: dict[str, int]) -> None:
         # A replica's file loses a person only after the deletion has come there.
@@ -97,9 +106,10 @@ class FileCleaner:
         return reply
 
     async def aclose(self) -> None:
-        """Waits a moment for what still has to be started, and says so where it did not get done."""
+        """Waits a moment for what is not done yet, and says so where it still is not."""
         if self._working is None:
             return
+        self._hurry.set()
         await asyncio.wait([self._working], timeout=_RETRY_S)
         if not self._working.done():
             _log.error("Redis at %s: its files may still hold what was deleted; %s", self._where, _CURE)
