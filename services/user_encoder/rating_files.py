@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import codecs
 import csv
+import functools
 import itertools
 from array import array
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -33,6 +35,8 @@ _MAX_ID = 2**63 - 1
 
 # The number of a line, and its fields.
 _Row = tuple[int, list[str]]
+# Picks the fields of COLUMNS out of a row.
+_Pick = Callable[[list[str]], tuple[str, str, str, str]]
 
 
 class BadRows(NamedTuple):
@@ -101,24 +105,22 @@ class RatingFile:
         """
         with _reading(self.path), self.path.open("rb") as stream:
             lines = _Lines(stream, "latin-1" if self._dat else "utf-8")
-            places = list(range(len(COLUMNS))) if self._dat else self._places(lines)
+            pick: _Pick = itemgetter(*range(len(COLUMNS))) if self._dat else self._columns(lines)
             if start.offset:
                 lines.go_to(start)
             rows = _dat_rows(lines) if self._dat else self._csv_rows(lines)
             while True:
                 begins, ratings = lines.place, _Ratings()
-                await self._fill(ratings, rows, places, lambda: on_rows(lines.place.offset))
+                await self._fill(ratings, rows, pick, lambda: on_rows(lines.place.offset))
                 if begins == lines.place:
                     return
                 yield ratings.window(begins, lines.place)
 
-    async def _fill(
-        self, ratings: _Ratings, rows: Iterator[_Row], places: list[int], on_rows: Callable[[], None]
-    ) -> None:
+    async def _fill(self, ratings: _Ratings, rows: Iterator[_Row], pick: _Pick, on_rows: Callable[[], None]) -> None:
         read = 0
         while part := list(itertools.islice(rows, min(_SLICE, WINDOW - read))):
             for line, row in part:
-                self._take(row, places, line, ratings)
+                self._take(row, pick, line, ratings)
             read += len(part)
             self.rows += len(part)
             on_rows()
@@ -131,7 +133,7 @@ class RatingFile:
         except csv.Error as error:
             raise DataError(f"{self.path}: line {lines.place.line:,} is not CSV ({error}); mend it") from error
 
-    def _places(self, lines: _Lines) -> list[int]:
+    def _columns(self, lines: _Lines) -> _Pick:
         header = next(csv.reader(lines), [])
         missing = [column for column in COLUMNS if column not in header]
         if missing:
@@ -139,15 +141,16 @@ class RatingFile:
                 f"{self.path}: its first line names no column {', '.join(missing)}; it must be a MovieLens ratings "
                 f"file with the columns {','.join(COLUMNS)}"
             )
-        return [header.index(column) for column in COLUMNS]
+        return itemgetter(*[header.index(column) for column in COLUMNS])
 
-    def _take(self, row: list[str], places: list[int], line: int, ratings: _Ratings) -> None:
-        if len(row) <= max(places):
+    def _take(self, row: list[str], pick: _Pick, line: int, ratings: _Ratings) -> None:
+        try:
+            user_id, movie, stars, seconds = pick(row)
+        except IndexError:
             return self._refuse("number of columns", line)
-        user_id, movie, stars, seconds = (row[place] for place in places)
-        if not self._is_user(user_id):
+        if user_id not in self._users and not self._is_user(user_id):
             return self._refuse("userId", line)
-        movie_id, rating, time_ms = _whole(movie), _decimal(stars), _whole(seconds) * 1000
+        movie_id, rating, time_ms = _known_whole(movie), _known_decimal(stars), _whole(seconds) * 1000
         if not 0 < movie_id <= _MAX_ID:
             return self._refuse("movieId", line)
         if not MIN_RATING <= rating <= MAX_RATING:
@@ -162,8 +165,6 @@ class RatingFile:
         self._bad[column] = count + 1, first
 
     def _is_user(self, user_id: str) -> bool:
-        if user_id in self._users:
-            return True
         try:
             check_user_id(user_id, "userId")
             user_id.encode()
@@ -259,3 +260,8 @@ def _decimal(text: str) -> float:
         return float(text)
     except ValueError:
         return -1.0
+
+
+# Movies and stars are few, and come again and again.
+_known_whole = functools.lru_cache(1 << 17)(_whole)
+_known_decimal = functools.lru_cache(1 << 6)(_decimal)
