@@ -113,14 +113,16 @@ def _read_flat(many: Sequence[Sent]) -> tuple[Events, npt.NDArray[np.bool_]]:
     kinds: list[int] = []
     values: list[float] = []
     times_ms: list[int] = []
-    for columns, now_ms, _ in many:
-        count = len(columns.movie_ids)
+    sizes = [len(one.columns.movie_ids) for one in many]
+    if not any(sizes):
+        return NO_EVENTS, np.zeros(0, bool)
+    for (columns, now_ms, _), count in zip(many, sizes, strict=True):
         # A slice of a repeated field is a list: the fastest way out of a message.
         movie_ids += columns.movie_ids[:]
         kinds += columns.kinds[:]
         values += columns.values[:] or [0.0] * count
         times_ms += columns.times_ms[:] or [now_ms] * count
-    now_n = np.repeat([one.now_ms for one in many], [len(one.columns.movie_ids) for one in many]).astype(np.int64)
+    now_n = np.repeat(np.array([one.now_ms for one in many], np.int64), sizes)
     events = Events(
         np.array(movie_ids, np.int64),
         np.array(kinds, np.int64),
