@@ -35,6 +35,7 @@ from marquee.features import (
     seen_ids,
     tie_hash,
     union,
+    union_newer,
     user_hash,
 )
 
@@ -178,6 +179,13 @@ def test_writing_again_changes_nothing(stored: list[Row], sent: list[Row]) -> No
 def test_current_of_a_union_is_the_merge(stored: list[Row], sent: list[Row]) -> None:
     united = union(events(*stored), events(*sent), USER)
     assert rows_of(current(united)) == rows_of(merge(events(*stored), events(*sent), USER))
+
+
+@given(ROWS, ROWS)
+def test_newer_events_are_united_as_any_are(first: list[Row], second: list[Row]) -> None:
+    history = union(NO_EVENTS, events(*first), USER)
+    newer = events(*(row._replace(time=row.time + 6) for row in second))
+    assert rows_of(union_newer(history, newer, USER)) == rows_of(union(history, newer, USER))
 
 
 INDEX = HistoryIndex(np.array([30, 10, 20, 40], np.int64))
