@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from marquee.errors import StoreUnavailable, UserDeleted, UserUnknown, from_status
+from marquee.errors import InvalidRequest, StoreUnavailable, UserDeleted, UserUnknown, from_status
 from marquee.features import LIKED
 from marquee.v1 import live_features_pb2, user_encoder_pb2
 from services.user_encoder.stores.tags import KEY_BYTES
@@ -67,6 +67,13 @@ async def test_deleting_again_is_no_error_and_never_moves_back(rig: EncoderRig) 
     first, second = await delete(rig, "ada"), await delete(rig, "ada")
     assert (first.existed, second.existed) == (False, False)
     assert second.deleted_at_ms >= first.deleted_at_ms
+
+
+@pytest.mark.parametrize("user_id", ["", "a\nb", "a" * 257])
+async def test_nobody_of_such_a_name_is_deleted(rig: EncoderRig, user_id: str) -> None:
+    error = await refused(rig.features.DeleteUser(live_features_pb2.DeleteUserRequest(user_id=user_id)))
+    assert isinstance(error, InvalidRequest)
+    assert error.field == "user_id"
 
 
 async def test_events_up_to_the_deletion_are_refused_one_by_one(rig: EncoderRig) -> None:
