@@ -112,11 +112,12 @@ def _progress_file(data: Path, store: str) -> Path:
 
 def _imported(done: Imported, store: str) -> str:
     bad = f"; skipped {describe(done.bad)}" if done.bad else ""
+    refused = f"; left out {done.refused:,} of people who were deleted after them" if done.refused else ""
     changed = f"{done.changed:,} histories written" if done.changed else "nothing was new"
     before = f"; went on after line {done.before:,}, where a run before was ended" if done.before else ""
     return (
         f"{store}: {done.events:,} events of {done.users:,} people from {done.rows:,} rows in {done.seconds:.1f} s "
-        f"({done.rows / max(done.seconds, 1e-9):,.0f} rows/s), {changed}{bad}{before}"
+        f"({done.rows / max(done.seconds, 1e-9):,.0f} rows/s), {changed}{bad}{refused}{before}"
     )
 
 

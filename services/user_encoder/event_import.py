@@ -12,6 +12,8 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from marquee.errors import DataError, StoreUnavailable
 from services.user_encoder.rating_files import WINDOW, BadRows, Place, RatingFile, Window
 from services.user_encoder.stores.base import FeatureStore, UserWrite
@@ -26,7 +28,7 @@ _MOST_EVENTS, _MOST_PEOPLE = 50_000, 2_000
 class Imported(NamedTuple):
     """Holds what an import did; `changed` counts people whose history was another before.
 
-    `before` is the number of lines that an earlier run had read.
+    `refused` counts events of people who were deleted after them, `before` the lines that an earlier run had read.
     """
 
     rows: int
@@ -35,6 +37,7 @@ class Imported(NamedTuple):
     changed: int
     bad: tuple[BadRows, ...]
     seconds: float
+    refused: int = 0
     before: int = 0
 
 
@@ -137,7 +140,7 @@ class _Import:
         self._size, _ = file.state()
         self._users: set[str] = set()
         self._changed: set[str] = set()
-        self._events = 0
+        self._events = self._refused = 0
 
     async def run(self, mark: _Mark | None) -> Imported:
         started = time.monotonic()
@@ -159,6 +162,7 @@ class _Import:
             len(self._changed),
             self._file.bad,
             time.monotonic() - started,
+            self._refused,
             begins.line,
         )
 
@@ -198,6 +202,8 @@ class _Import:
                 raise one
             if one.changed:
                 changed.append(write.user_id)
+            if one.deleted_at_ms:
+                self._refused += int(np.count_nonzero(write.events.times_ms <= one.deleted_at_ms))
         self._changed.update(changed)
         self._users.update(write.user_id for write in writes)
         self._events += sum(write.events.size for write in writes)

@@ -239,8 +239,9 @@ async def test_an_event_that_the_store_refuses_ends_the_import(tmp_path: Path, s
 
 async def test_who_was_deleted_is_not_imported_again(tmp_path: Path, either: FeatureStore) -> None:
     await either.delete("1", NOW_MS)
-    await run(tmp_path, either, HEADER + "1,1,4,5\n2,1,4,5\n")
-    assert [one.size for one in await read(either, "1", "2")] == [0, 1]
+    done = await run(tmp_path, either, HEADER + f"1,1,4,5\n2,1,4,5\n1,2,4,{NOW_S + 1}\n")
+    assert (done.events, done.changed, done.refused) == (3, 2, 1)
+    assert [one.movie_ids.tolist() for one in await read(either, "1", "2")] == [[2], [1]]
 
 
 async def test_movielens_1m_is_read_in_the_same_way(tmp_path: Path, store: SqliteStore) -> None:
@@ -300,6 +301,12 @@ async def test_the_command_fills_a_store_and_says_what_it_did(tmp_path: Path) ->
     assert by_flag.stdout.endswith("2 histories written; skipped 1 with a bad rating, first in line 3\n")
     by_variable = command("--data", str(tmp_path), MARQUEE_STORE=str(store))
     assert "nothing was new" in by_variable.stdout
+    async with aclosing(SqliteStore(store)) as opened:
+        await opened.delete("1", 5_000)
+    assert (
+        "; left out 1 of people who were deleted after them"
+        in command("--data", str(tmp_path), "--store", str(store)).stdout
+    )
 
 
 SLOWLY = """
