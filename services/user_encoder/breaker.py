@@ -15,10 +15,11 @@ _PAUSE_S = 0.5
 class Breaker:
     """Lets reads through until several in a row have failed; then one every half a second, until one succeeds.
 
-    `now` is the monotonic clock, in seconds.
+    `name` is of what is read. `now` is the monotonic clock, in seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._failures = 0
         self._next_try = 0.0
         self.last_error = ""
@@ -40,7 +41,7 @@ class Breaker:
     def succeeded(self) -> None:
         """Notes a read that succeeded: closes it."""
         if self._failures >= _OPENS_AFTER:
-            _log.info("the feature store can be read again")
+            _log.info("%s can be read again", self._name)
         self._failures = 0
 
     def failed(self, message: str, now: float) -> None:

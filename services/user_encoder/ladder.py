@@ -61,7 +61,7 @@ class Ladder:
             max_age_s=settings.store_stale_s,
             longest_read_s=settings.store_timeout_s + 1.0,
         )
-        self.breaker = Breaker()
+        self.breaker = Breaker("the feature store")
         self.stale_answers = self.blind_answers = self.refused_writes = 0
 
     async def look_up(self, user_id: str, left_s: float | None = None) -> Known:

@@ -149,7 +149,7 @@ def test_a_read_that_began_before_a_deletion_is_not_remembered() -> None:
 
 def test_the_breaker_opens_after_five_failures_in_a_row_and_tells_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    breaker = Breaker()
+    breaker = Breaker("the feature store")
     for number in range(4):
         breaker.failed("it is down", float(number))
     breaker.succeeded()
@@ -167,7 +167,7 @@ def test_the_breaker_opens_after_five_failures_in_a_row_and_tells_once(caplog: p
 
 def test_one_read_is_let_through_now_and_then_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    breaker = Breaker()
+    breaker = Breaker("the feature store")
     for _ in range(5):
         breaker.failed("it is down", 10.0)
     assert [breaker.lets_through(now) for now in (10.4, 10.5, 10.5, 10.9, 11.0, 11.1)] == [

@@ -10,31 +10,37 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
 
-import grpc.aio
 import numpy as np
 import pytest
 
 from marquee.errors import StoreUnavailable, UserUnknown
-from marquee.features import CLICKED, LIKED
+from marquee.features import LIKED
 from marquee.v1 import live_features_pb2, user_encoder_pb2
-from services.user_encoder.stores.redis import RedisStore
-from services.user_encoder.stores.redis_url import parse_redis_url
 from services.user_encoder.stores.sqlite import SqliteStore
-from services.user_encoder.stores.tags import Tags
 from tests.bundles import make_bundle
 from tests.encoder_rigs import EncoderRig, Row, columns, encoder_on, recording, refused
-from tests.redis_rigs import RedisCluster, RedisServer, redis_cluster, redis_server
+from tests.fault_rigs import (
+    COLD_START,
+    DEADLINE_S,
+    FIRST,
+    PATIENCE_S,
+    REQUEST,
+    SECOND,
+    SENT,
+    STALE,
+    STORE,
+    STORE_TIMEOUT_S,
+    WRITE_TIMEOUT_S,
+    encode,
+    encoder_on_redis,
+    recovered,
+    remember,
+    seen,
+    store_state,
+    total,
+)
+from tests.redis_rigs import RedisServer, redis_server
 from tests.rigs import publish
-
-STORE = user_encoder_pb2.FEATURE_SOURCE_STORE
-REQUEST = user_encoder_pb2.FEATURE_SOURCE_REQUEST
-COLD_START = user_encoder_pb2.FEATURE_SOURCE_COLD_START
-STALE = user_encoder_pb2.FEATURE_SOURCE_STALE
-
-# The bundle's movies are 1, 4, 7, …
-FIRST, SECOND, SENT = Row(1, LIKED, 0, 1000), Row(4, LIKED, 0, 2000), Row(7, CLICKED, 0, 3000)
-DEADLINE_S = 2.0
-PATIENCE_S = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -55,37 +61,11 @@ async def rig(registry: Path, file: Path) -> AsyncIterator[EncoderRig]:
         yield running
 
 
-async def encode(rig: EncoderRig, user_id: str, *rows: Row) -> user_encoder_pb2.EncodeResponse:
-    request = user_encoder_pb2.EncodeRequest(user_id=user_id, events=columns(*rows))
-    return await rig.users.Encode(request, timeout=DEADLINE_S)
-
-
 async def batch(rig: EncoderRig, people: dict[str, list[Row]]) -> user_encoder_pb2.BatchEncodeResponse:
     request = user_encoder_pb2.BatchEncodeRequest()
     for user_id, rows in people.items():
         request.items.add(user_id=user_id, events=columns(*rows))
     return await rig.users.BatchEncode(request, timeout=DEADLINE_S)
-
-
-async def store_state(rig: EncoderRig) -> user_encoder_pb2.StoreState:
-    return (await rig.users.GetModel(user_encoder_pb2.GetModelRequest(), timeout=DEADLINE_S)).store
-
-
-async def total(rig: EncoderRig, user_id: str) -> int:
-    request = live_features_pb2.GetHistoryRequest(user_id=user_id)
-    return (await rig.features.GetHistory(request, timeout=DEADLINE_S)).total
-
-
-def seen(answer: user_encoder_pb2.EncodeResponse | user_encoder_pb2.BatchEncodeResult) -> list[int]:
-    return list(np.frombuffer(answer.seen, "<i8").tolist())
-
-
-async def remember(rig: EncoderRig) -> None:
-    """Records ada's and bob's events, of which ada's alone are read."""
-    await rig.features.RecordEvents(recording("ada", FIRST, SECOND), timeout=DEADLINE_S)
-    await rig.features.RecordEvents(recording("bob", FIRST), timeout=DEADLINE_S)
-    # A first read opens connections, which may take longer here than a read is waited for.
-    await recovered(rig)
 
 
 async def check_every_step(rig: EncoderRig, kind: str) -> None:
@@ -120,16 +100,6 @@ async def check_every_step(rig: EncoderRig, kind: str) -> None:
     assert after.blind_answers - before.blind_answers == 4
     assert not after.reachable
     assert after.last_error
-
-
-async def recovered(rig: EncoderRig) -> None:
-    """Waits until answers are made of the store again, and checks that all of it is still there."""
-    async with asyncio.timeout(PATIENCE_S):
-        while (await encode(rig, "ada")).degraded:
-            await asyncio.sleep(0.05)
-    answer = await encode(rig, "ada")
-    assert (answer.source, answer.features_age_ms, seen(answer)) == (STORE, 0, [1, 4])
-    assert (await store_state(rig)).reachable
 
 
 def rename_table(file: Path, old: str, new: str) -> None:
@@ -212,8 +182,6 @@ async def test_no_explanation_is_made_of_nothing(rig: EncoderRig, file: Path) ->
     assert isinstance(await refused(nothing), StoreUnavailable)
 
 
-KEY = Tags(b"k" * 32)
-STORE_TIMEOUT_S, WRITE_TIMEOUT_S = 0.1, 0.2
 # What it was told survives a restart.
 KEPT = ("--appendonly", "yes", "--save", "")
 
@@ -265,15 +233,6 @@ async def wire(server: RedisServer) -> AsyncIterator[Wire]:
         made.url = f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         yield made
         await made.closed()
-
-
-@contextlib.asynccontextmanager
-async def encoder_on_redis(
-    registry: Path, url: str, store_timeout_s: float = STORE_TIMEOUT_S
-) -> AsyncIterator[EncoderRig]:
-    store = RedisStore(parse_redis_url(url), KEY, write_timeout_s=WRITE_TIMEOUT_S)
-    async with encoder_on(store, registry, store_timeout_s=store_timeout_s) as running:
-        yield running
 
 
 @pytest.fixture
@@ -432,44 +391,3 @@ async def test_an_encoder_starts_without_its_redis(registry: Path, server: Redis
         await rig.features.RecordEvents(recording("ada", FIRST, SECOND), timeout=DEADLINE_S)
         await recovered(rig)
         assert isinstance(await refused(encode(rig, "bob")), UserUnknown), "now that is known"
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
-    with redis_cluster(tmp_path_factory.mktemp("cluster")) as started:
-        yield started
-
-
-def owner_of(cluster: RedisCluster, user_id: str) -> RedisServer:
-    return cluster.owner_of(b"{" + KEY.of(user_id).hex().encode() + b"}")
-
-
-async def recorded(rig: EncoderRig, request: live_features_pb2.RecordEventsRequest) -> None:
-    """Sends a request until it is taken."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            with contextlib.suppress(grpc.aio.AioRpcError):
-                await rig.features.RecordEvents(request, timeout=DEADLINE_S)
-                return
-
-
-async def test_a_cluster_that_fails_over(registry: Path, cluster: RedisCluster) -> None:
-    others = {f"person-{number}": 1 + 3 * number for number in range(12)}
-    async with encoder_on_redis(registry, cluster.url) as rig:
-        await remember(rig)
-        for user_id, movie in others.items():
-            await rig.features.RecordEvents(recording(user_id, Row(movie, LIKED, 0, 1000)))
-            await encode(rig, user_id)
-        lost = owner_of(cluster, "ada")
-        lost.signal(signal.SIGKILL)
-        answers = {user_id: await encode(rig, user_id) for user_id in others}
-        fresh = {user_id: seen(answer) for user_id, answer in answers.items() if not answer.degraded}
-        assert fresh, "the other nodes' people do not miss theirs"
-        assert fresh == {user_id: [others[user_id]] for user_id in fresh}
-        # Where deletions were heard from the lost node, nobody is remembered.
-        assert {answer.source for answer in answers.values()} <= {STORE, STALE, COLD_START}
-        await recovered(rig)
-        assert owner_of(cluster, "ada") is not lost
-        await recorded(rig, recording("ada", SENT))
-        assert seen(await encode(rig, "ada")) == [1, 4, 7]
-        lost.start()

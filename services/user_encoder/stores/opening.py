@@ -11,6 +11,10 @@ from services.user_encoder.stores.redis_url import is_url, parse_redis_url
 from services.user_encoder.stores.sqlite import SqliteStore
 from services.user_encoder.stores.tags import read_tags
 
+# A node of a Cluster that does not answer is given up a little before the whole read is, which then has the others'
+# answers.
+READ_PART = 0.8
+
 
 def open_store(settings: UserEncoderSettings) -> FeatureStore:
     """Opens the store; raises ConfigError where a setting is wrong. A Redis need not answer yet."""
@@ -21,4 +25,5 @@ def open_store(settings: UserEncoderSettings) -> FeatureStore:
     # Not at the top: a worker with a file has no use for the client's 20 MB.
     from services.user_encoder.stores.redis import RedisStore
 
-    return RedisStore(parse_redis_url(settings.store), read_tags(settings.store_key))
+    url, tags = parse_redis_url(settings.store), read_tags(settings.store_key)
+    return RedisStore(url, tags, read_timeout_s=READ_PART * settings.store_timeout_s)

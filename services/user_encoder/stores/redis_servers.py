@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -16,16 +17,27 @@ from redis.asyncio.connection import BlockingConnectionPool, Connection, SSLConn
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.exceptions import AskError, ClusterDownError, ConnectionError, MovedError, RedisError, TryAgainError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    ConnectionError,
+    MovedError,
+    RedisError,
+    TimeoutError,
+    TryAgainError,
+)
 
+from services.user_encoder.breaker import Breaker
 from services.user_encoder.stores.redis_url import RedisUrl
 
 _log = logging.getLogger(__name__)
 
 SLOTS = 16_384
-# Follows a slot that moves while a call runs, and no chain of servers that know no better.
-_TRIES = 4
+# Follows a slot that moves while a call runs, and no chain of servers that know no better: for two seconds and a half.
+_TRIES, _FIRST_PAUSE_S = 8, 0.01
 _CONNECTIONS = 64
+# After these, another node may have the slots.
+_LOST = (ConnectionError, TimeoutError, OSError, ClusterDownError)
 
 # What a server answers, or why it did not.
 Reply = Any
@@ -53,16 +65,21 @@ class Servers:
         # In a Cluster, the node of each slot, as far as it is known.
         self._nodes: list[Node | None] = [None if url.cluster else url.nodes[0]] * SLOTS
         self._mapping: asyncio.Task[None] | None = None
+        # Of the nodes of a Cluster that have failed.
+        self._breakers: dict[Node, Breaker] = {}
 
     async def run(self, calls: Sequence[Call]) -> list[Reply | Exception]:
         """Runs calls, in one round trip to each server; returns each one's reply or error, in their order."""
         replies: list[Reply | Exception] = [None] * len(calls)
         todo = list(range(len(calls)))
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             await self._run_some(calls, todo, replies)
-            todo = [at for at in todo if isinstance(replies[at], (AskError, TryAgainError))]
+            todo = [at for at in todo if self._url.cluster and isinstance(replies[at], (AskError, TryAgainError))]
             if not todo:
                 break
+            if any(isinstance(replies[at], TryAgainError) for at in todo):
+                # While a slot moves, nobody has all of a person's keys.
+                await asyncio.sleep(_FIRST_PAUSE_S * 2**attempt)
         return replies
 
     async def _run_some(self, calls: Sequence[Call], todo: list[int], replies: list[Reply | Exception]) -> None:
@@ -96,19 +113,44 @@ class Servers:
         return node
 
     async def on(self, node: Node, commands: Sequence[Command]) -> list[Reply | Exception]:
-        """Runs commands on one node, in one round trip."""
+        """Runs commands on one node, in one round trip; a node of a Cluster that keeps failing is not waited for."""
+        breaker = self._breakers.get(node) if self._url.cluster else None
+        if breaker is not None and not breaker.lets_through(time.monotonic()):
+            self._map_soon()
+            return [ConnectionError(breaker.last_error)] * len(commands)
         try:
-            if len(commands) == 1:
-                return [await self._ask(node, commands[0])]
+            return await self._run_on(node, commands)
+        except (RedisError, OSError) as error:
+            self._note_failure(node, error)
+            return [error] * len(commands)
+        except asyncio.CancelledError:
+            # A caller that has waited in vain, as far as this can tell.
+            self._note_failure(node, TimeoutError("it did not answer in time"))
+            raise
+
+    async def _run_on(self, node: Node, commands: Sequence[Command]) -> list[Reply | Exception]:
+        if len(commands) == 1:
+            replies = [await self._ask(node, commands[0])]
+        else:
             # Closed by hand: the pipeline's own `async with` costs more than the rest of a short one.
             pipeline = self._client(node).pipeline(transaction=False)
             for command in commands:
                 pipeline.execute_command(*command)
-            return cast("list[Reply | Exception]", await pipeline.execute(raise_on_error=False))
-        except (RedisError, OSError) as error:
-            if self._url.cluster and isinstance(error, (ConnectionError, OSError, ClusterDownError)):
-                self._map_soon()
-            return [error] * len(commands)
+            replies = await pipeline.execute(raise_on_error=False)
+        if self._breakers:
+            self._note_success(node)
+        return cast("list[Reply | Exception]", replies)
+
+    def _note_failure(self, node: Node, error: Exception) -> None:
+        """Has a Cluster's map read again where a node may be lost."""
+        if self._url.cluster and isinstance(error, _LOST):
+            breaker = self._breakers.setdefault(node, Breaker(f"the Redis node at {node[0]}:{node[1]}"))
+            breaker.failed(f"{node[0]}:{node[1]}: {error}", time.monotonic())
+            self._map_soon()
+
+    def _note_success(self, node: Node) -> None:
+        if (breaker := self._breakers.get(node)) is not None:
+            breaker.succeeded()
 
     async def _ask(self, node: Node, command: Command) -> Reply:
         return await self._client(node).execute_command(*command)  # type: ignore[no-untyped-call]
