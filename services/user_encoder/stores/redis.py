@@ -485,6 +485,8 @@ _REFUSALS = {
     "CLUSTERDOWN": "has no node for some slots; it can be used again when its Cluster is whole",
     "LOADING": "is loading its files after a start; send the call again in a moment",
     "MOVED": "is a Cluster; write redis+cluster:// in MARQUEE_STORE",
+    "cluster support disabled": "is no Cluster; write redis:// in MARQUEE_STORE",
+    "TRYAGAIN": "is moving some slots to another node; send the call again in a moment",
 }
 
 

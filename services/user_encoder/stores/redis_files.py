@@ -72,12 +72,20 @@ class FileCleaner:
         await self._wait(node, "replication", lambda state: _caught_up(state, ends))
         if (await self._info(node, "persistence"))["aof_enabled"]:
             await self._start(node, "BGREWRITEAOF")
-        if (await self._ask(node, "CONFIG", "GET", "save"))[1]:
+        if await self._has_snapshot(node):
             await self._start(node, "BGSAVE", "SCHEDULE")
         await self._wait(node, "persistence", _at_rest)
         state = await self._info(node, "persistence")
         if "err" in (state["aof_last_bgrewrite_status"], state["rdb_last_bgsave_status"]):
             raise ResponseError(f"{node[0]}:{node[1]} could not write them; see its log, and its disk")
+
+    async def _has_snapshot(self, node: Node) -> bool:
+        """Says whether there may be a snapshot: one that keeps nothing at all must not begin to."""
+        state = await self._info(node, "persistence") | await self._info(node, "replication")
+        # A replica was filled from one, and left it where it is.
+        if state["aof_enabled"] or state["rdb_last_bgsave_time_sec"] >= 0 or state["role"] != "master":
+            return True
+        return bool((await self._ask(node, "CONFIG", "GET", "save"))[1])
 
     async def _start(self, node: Node, *command: str) -> None:
         """Starts a rewriting; one that runs already began before the deletion, and is waited for."""
