@@ -69,8 +69,8 @@ _TOLD = "SELECT coalesce(max(sequence), 0) FROM tombstones"
 _TO_TELL = "SELECT sequence, tag FROM tombstones WHERE sequence > ? ORDER BY sequence"
 _SCAN = "SELECT id, history FROM people WHERE id >= ? ORDER BY id LIMIT ?"
 
-# A reader waits for a writer only while a crashed process's log is being recovered. It waits on the event loop.
-_READ_TIMEOUT_S = 1.0
+# A reader waits for a writer only while a crashed process's log is being recovered: on the event loop less long.
+_READ_TIMEOUT_S, _LOOP_TIMEOUT_S = 1.0, 0.02
 # The log can be emptied when nobody reads an older state of the file. Writers wait meanwhile.
 _EMPTY_TIMEOUT_S = 1.0
 _WATCH_S = 0.5
@@ -97,6 +97,7 @@ class SqliteStore:
             self._reader = _connect(path, _READ_TIMEOUT_S)
             self._page = _Page.of(self._reader)
             (self._told,) = self._reader.execute(_TOLD).fetchone()
+            self._reader.execute(f"PRAGMA busy_timeout = {_LOOP_TIMEOUT_S * 1000:.0f}")
         except sqlite3.Error:
             self._writer.close()
             raise
@@ -250,12 +251,15 @@ class SqliteStore:
 
     async def watch_deletions(self, forget: Callable[[bytes | None], None]) -> None:
         """Tells of deletions, by whatever process, since this store was opened, until cancelled."""
+        failure = ""
         while True:
             await asyncio.sleep(_WATCH_S)
             try:
                 self._tell(forget)
             except StoreUnavailable as error:
-                _log.warning("deletions cannot be watched, and are told later: %s", error.message)
+                if error.message != failure:
+                    failure = error.message
+                    _log.warning("deletions cannot be watched, and are told later: %s", failure)
             if self._log_to_empty:
                 await self._on_thread(self._empty_log)
 
