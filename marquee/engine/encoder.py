@@ -44,6 +44,8 @@ class Encoder:
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         self.spec = bundle.features
         self.space = bundle.space
+        # On one core a transformer takes as long a person in a batch as alone, a millisecond or more.
+        self.gains_by_batches = bundle.manifest.tower.kind == "pooled"
         self._name = bundle.file(USER_TOWER)
         history_ids = np.asarray(bundle.array(HISTORY_IDS), np.int64)
         self._index = HistoryIndex(history_ids)

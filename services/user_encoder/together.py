@@ -18,7 +18,7 @@ from services.user_encoder.encoding import Account, Ask, prepare_many
 # flight. A call that is alone pays about 20 µs for these.
 _TURNS = 5
 MOST = 32
-# Histories that are run together are padded to the longest: nobody's is padded to more than twice its length, or this.
+# Histories that are run together are padded to the longest: to this, or to at most twice their length.
 _SHORT = 64
 
 
@@ -39,6 +39,9 @@ class Together:
         """Encodes one person; returns their vector [D] and the account of it."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(ask, loop.create_future())
+        if not encoder.gains_by_batches:
+            _encode(encoder, [waiting])
+            return await waiting.answer
         self._groups.setdefault((encoder, _length_class(encoder, ask)), []).append(waiting)
         self._count += 1
         if self._count == 1:
@@ -58,7 +61,7 @@ class Together:
 
 def _length_class(encoder: Encoder, ask: Ask) -> int:
     events = min(encoder.spec.max_history, len(ask.sent.columns.movie_ids) + ask.known.events.size)
-    return max(_SHORT, events - 1).bit_length()
+    return (max(_SHORT, events) - 1).bit_length()
 
 
 def _encode(encoder: Encoder, group: list[_Waiting]) -> None:
