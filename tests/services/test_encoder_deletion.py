@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -14,10 +16,12 @@ import pytest
 from marquee.errors import InvalidRequest, StoreUnavailable, UserDeleted, UserUnknown, from_status
 from marquee.features import LIKED
 from marquee.v1 import live_features_pb2, user_encoder_pb2
-from services.user_encoder.stores.tags import KEY_BYTES
+from services.user_encoder.stores.redis import CHANNEL, RedisStore
+from services.user_encoder.stores.redis_url import parse_redis_url
+from services.user_encoder.stores.tags import KEY_BYTES, Tags
 from tests.bundles import make_bundle
-from tests.encoder_rigs import EncoderRig, Row, Stubs, encoder, recording, refused, rows_of, stubs
-from tests.redis_rigs import redis_server
+from tests.encoder_rigs import EncoderRig, Row, Stubs, encoder, encoder_on, recording, refused, rows_of, stubs
+from tests.redis_rigs import redis_server, until
 from tests.rigs import publish, service_process
 
 HOUR_MS = 3_600_000
@@ -134,6 +138,33 @@ async def test_a_store_that_cannot_write_deletes_nothing(rig: EncoderRig, tmp_pa
     assert isinstance(error, StoreUnavailable)
     assert (await rig.features.RecordEvents(recording("ada", liked(4, 20)))).recorded == 1
     assert (await delete(rig, "ada")).existed
+
+
+async def test_another_encoder_forgets_who_was_deleted(tmp_path: Path, registry: Path) -> None:
+    with redis_server(tmp_path / "redis") as server:
+
+        def store() -> RedisStore:
+            return RedisStore(parse_redis_url(server.url), Tags(bytes(KEY_BYTES)))
+
+        async with encoder_on(store(), registry) as one, encoder_on(store(), registry) as other:
+            # One who begins to listen forgets everybody.
+            await asyncio.to_thread(until, lambda: server.ask.pubsub_numsub(CHANNEL)[0][1] == 2, "both to listen")
+            for name in ("ada", "bob"):
+                await one.features.RecordEvents(recording(name, liked(1, 10)))
+                await other.users.Encode(user_encoder_pb2.EncodeRequest(user_id=name))
+            await delete(one, "ada")
+            # From here on only what it remembers can tell the other one of anybody.
+            server.signal(signal.SIGSTOP)
+            async with asyncio.timeout(10):
+                while await source_of(other, "ada") == user_encoder_pb2.FEATURE_SOURCE_STALE:
+                    await asyncio.sleep(0.02)
+            assert await source_of(other, "ada") == user_encoder_pb2.FEATURE_SOURCE_COLD_START
+            assert await source_of(other, "bob") == user_encoder_pb2.FEATURE_SOURCE_STALE
+            server.signal(signal.SIGCONT)
+
+
+async def source_of(caller: EncoderRig, user_id: str) -> user_encoder_pb2.FeatureSource:
+    return (await caller.users.Encode(user_encoder_pb2.EncodeRequest(user_id=user_id))).source
 
 
 # Found nowhere by chance, as text or as bytes.
