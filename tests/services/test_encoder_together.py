@@ -106,7 +106,7 @@ async def test_who_gives_up_is_left_out(rig: EncoderRig, runs: list[tuple[int, .
     # Once round the loop: they wait, and for each other.
     await asyncio.sleep(0)
     calls[1].cancel()
-    found = await asyncio.gather(*calls, return_exceptions=True)
+    found: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(found[1], asyncio.CancelledError)
     assert (found[0][1].used, found[2][1].used, runs) == (3, 3, [(2, 3)])
 
@@ -135,18 +135,10 @@ async def test_what_breaks_is_told_to_all_and_to_the_loop(rig: EncoderRig, monke
 
 async def test_on_the_wire_everybody_gets_their_own(rig: EncoderRig) -> None:
     people = [person(number, 1 + number % 70) for number in range(100)]
-    requests = [
-        user_encoder_pb2.EncodeRequest(events=events, as_of_ms=AS_OF, request_id=str(at))
-        for at, events in enumerate(people)
-    ]
+    encode = user_encoder_pb2.EncodeRequest
+    requests = [encode(events=events, as_of_ms=AS_OF, request_id=str(at)) for at, events in enumerate(people)]
     answers = await asyncio.gather(*map(rig.users.Encode, requests))
     for at, (answer, events) in enumerate(zip(answers, people, strict=True)):
         vector, account = await alone(rig, events)
         np.testing.assert_allclose(np.frombuffer(answer.vector, "<f4"), vector, atol=1e-6)
         assert (answer.request_id, answer.events_used, answer.seen) == (str(at), account.used, account.seen)
-
-
-async def test_an_answer_is_the_same_whether_alone_or_not(rig: EncoderRig) -> None:
-    liked = columns(Row(4, LIKED, 0, AS_OF))
-    (together, _), *_ = await gathered(rig, [liked, person(3, 60), person(5, 61)])
-    np.testing.assert_allclose(together, (await alone(rig, liked))[0], atol=1e-6)
