@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from marquee.errors import InvalidRequest, UserUnknown
-from marquee.features import LIKED, RATED, Floats, TowerInput
+from marquee.features import RATED, Floats, TowerInput
 from marquee.v1 import types_pb2, user_encoder_pb2
 from services.user_encoder.checks import Sent
 from services.user_encoder.encoding import Account, Ask, Moment
