@@ -21,7 +21,7 @@ DEFAULT_PAGE, MAX_PAGE = 500, 1000
 # Events after which a page ends: two megabytes, and some tens while it is made.
 _PAGE_EVENTS = 100_000
 # People who are read at once, with up to 10,000 events each.
-_PAGE_STEP = 20
+_PAGE_STEP = 10
 
 # By EventKind's numbers.
 _KINDS = [types_pb2.EventKind.Name(kind).removeprefix("EVENT_KIND_") for kind in types_pb2.EventKind.values()]

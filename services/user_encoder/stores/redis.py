@@ -83,7 +83,7 @@ _SLICE = 64
 _SILENCE_S = 5.0
 _RECONNECT_S = 0.5
 # Slots that are asked for their keys in one round trip, and keys that one SCAN looks at.
-_SLOTS_AT_ONCE, _LEAST_SCAN = 512, 1000
+_SLOTS_AT_ONCE, _LEAST_SCAN = 512, 10
 _MOST_KEYS = 1_000_000
 _HISTORY = re.compile(re.escape(PREFIX) + rb"\{([0-9a-f]{32})\}:history")
 # What a cursor starts with: it holds a number and a name, of which neither tells of a person.
