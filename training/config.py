@@ -21,7 +21,7 @@ OBJECTIVES = ("auto", "next", "hidden")
 class TrainConfig:
     """Says how to train. The same seed, data and `threads` give the same weights, to the bit.
 
-    0 in `epochs`, `batch` and `learning_rate`, and `auto`, are filled in by `for_data`. `objective` is what is learned:
+    0 in `epochs` and `batch`, and `auto`, are filled in by `for_data`. `objective` is what is learned:
     to find the next movie, or the hidden part of a history. Of `next`, `batch` counts targets; negatives are the
     batch's own targets, at most `most_drawn` of them, with `mixed` also `uniform` movies drawn alike; `full` is the
     catalogue. A step of `hidden` has `people`, and `teach` is the teacher's share in its loss. `start` is where the
@@ -34,7 +34,7 @@ class TrainConfig:
     patience: int = 3
     batch: int = 0
     objective: str = "auto"
-    learning_rate: float = 0.0
+    learning_rate: float = 3e-3
     temperature: float = 0.08
     learn_temperature: bool = False
     logq: str = "expected"
@@ -57,8 +57,8 @@ class TrainConfig:
             raise ConfigError("epochs must not be negative, and patience, threads and people at least 1")
         if self.batch != 0 and self.batch < 2:
             raise ConfigError(f"batch is {self.batch}; it must be at least 2, or 0 to have it chosen")
-        if not 0 <= self.learning_rate < 1 or not 0 < self.temperature <= 1:
-            raise ConfigError("learning_rate must be in (0, 1), or 0 to have it chosen, and temperature in (0, 1]")
+        if not 0 < self.learning_rate < 1 or not 0 < self.temperature <= 1:
+            raise ConfigError("learning_rate must be in (0, 1) and temperature in (0, 1]")
         for knob, values in (
             ("objective", OBJECTIVES),
             ("negatives", NEGATIVES),
@@ -93,7 +93,6 @@ class TrainConfig:
             objective=objective,
             batch=max(2, min(batch, events)),
             epochs=self.epochs or rule.epochs,
-            learning_rate=self.learning_rate or rule.learning_rate,
             start=rule.start if self.start == "auto" else self.start,
             negatives=rule.negatives if self.negatives == "auto" else self.negatives,
         )
@@ -101,7 +100,6 @@ class TrainConfig:
 
 class _Rule(NamedTuple):
     epochs: int
-    learning_rate: float
     start: str
     negatives: str
 
@@ -109,10 +107,10 @@ class _Rule(NamedTuple):
 def _next_rule(kind: str, events: int) -> _Rule:
     # Measured on validation: a pool that starts at the linear model does not get far from it.
     if kind == "pooled":
-        return _Rule(int(np.clip(round(6e5 / max(events, 1)), 4, 8)), 3e-3, "random", "in_batch")
-    return _Rule(int(np.clip(round(1e6 / max(events, 1)), 8, 20)), 3e-3, "linear", "mixed")
+        return _Rule(int(np.clip(round(6e5 / max(events, 1)), 4, 8)), "random", "in_batch")
+    return _Rule(int(np.clip(round(1e6 / max(events, 1)), 8, 20)), "linear", "mixed")
 
 
 def _hidden_rule(people: int) -> _Rule:
-    # The linear model is nearly the answer, so that it is left slowly.
-    return _Rule(int(np.clip(round(6e4 / max(people, 1)), 6, 24)), 2e-3, "linear", "full")
+    # An epoch is a step for every 64 people: small data need many.
+    return _Rule(int(np.clip(round(6e4 / max(people, 1)), 6, 30)), "linear", "full")

@@ -251,6 +251,12 @@ def test_hidden_histories_are_found_by_the_rest(planted: Planted, kind: str) -> 
     assert measured.recall_Q.mean() > 0.15
 
 
+def test_where_hidden_histories_are_learned_the_schedule_is_run_to_its_end(small: Small) -> None:
+    config = TrainConfig(objective="hidden", epochs=4, patience=1, learning_rate=0.9, threads=1)
+    trained = train(*small, config, silent())
+    assert (len(trained.epochs), trained.best) == (4, 3)
+
+
 def test_validation_measures_each_query(small: Small) -> None:
     torch.manual_seed(3)
     queries, spec = small.split.validation, spec_of(small.tower)
