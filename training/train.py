@@ -90,9 +90,9 @@ def train(
 ) -> Trained:
     """Trains until the validation NDCG@10 has not risen for `patience` epochs, and returns the best epoch's towers.
 
-    Without validation queries, and where hidden histories are learned, all epochs are run. With a folder for checkpoints, a run that was cut off goes on where
-    it was, to the same weights. `group` are the processes that train together; `config.batch` is of all of them.
-    `stop_after` so many epochs the run ends, on its way to all of them.
+    Without validation queries, and where hidden histories are learned, all epochs are run. With a folder for
+    checkpoints, a run that was cut off goes on where it was, to the same weights. `group` are the processes that train
+    together; `config.batch` is of all of them. `stop_after` so many epochs the run ends, on its way to all of them.
 
     Raises DataError where there is nothing to train on, or the loss stops being a number.
     """
