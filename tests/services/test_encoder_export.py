@@ -26,7 +26,6 @@ from marquee.v1 import live_features_pb2, types_pb2
 from services.user_encoder import __main__ as program
 from services.user_encoder import event_export, export_folder
 from services.user_encoder.export_folder import Source, export_events
-from services.user_encoder.stores import redis
 from services.user_encoder.stores.base import FeatureStore, UserWrite
 from services.user_encoder.stores.redis import RedisStore
 from services.user_encoder.stores.redis_url import parse_redis_url
@@ -165,14 +164,11 @@ async def fill(store: FeatureStore) -> None:
 
 
 @pytest.fixture(params=["sqlite", "redis"])
-async def store(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[FeatureStore]:
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[FeatureStore]:
     opened: FeatureStore
     if request.param == "redis":
         server: RedisServer = request.getfixturevalue("redis_one")
         server.flush()
-        monkeypatch.setattr(redis, "_LEAST_SCAN", 10)
         opened = RedisStore(parse_redis_url(server.url), TAGS)
     else:
         opened = SqliteStore(tmp_path / "features.sqlite")
@@ -245,8 +241,7 @@ async def test_the_next_run_goes_on_where_one_was_ended(store: FeatureStore, tmp
 
 
 @pytest.mark.usefixtures("small_shards")
-async def test_who_comes_twice_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis, "_LEAST_SCAN", 10)
+async def test_who_comes_twice_is_written_once(tmp_path: Path) -> None:
     with redis_server(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "always") as server:
         async with aclosing(RedisStore(parse_redis_url(server.url), TAGS)) as store:
             await fill(store)
