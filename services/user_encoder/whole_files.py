@@ -28,11 +28,13 @@ def write_json(path: Path, values: Mapping[str, object]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Reads a JSON object, None where there is no file; raises DataError where it holds something else."""
+    """Reads a JSON object, None where there is no file; raises DataError where it cannot, or holds something else."""
     try:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); see that this user may, or remove it") from error
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}); remove it to begin anew") from error
     if not isinstance(values, dict):

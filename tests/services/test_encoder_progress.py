@@ -72,3 +72,5 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     path.write_text('{"shards"')
     with pytest.raises(DataError, match=r"kept.json is not JSON \(.*\); remove it to begin anew"):
         read_json(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_json(tmp_path)
