@@ -150,7 +150,14 @@ class RedisStore:
 
     async def read(self, user_id: str) -> Events:
         """Reads a person's history, with its retractions; empty where there is none."""
-        [history] = await self.read_many([user_id])
+        if not self._read_checked:
+            await self._check_before_reading()
+        key = self._keys(user_id).history
+        try:
+            reply = await self._readers.run_one(Call(key, ("GET", key)))
+        except (RedisError, OSError) as error:
+            raise self._unavailable(error) from error
+        history = self._history(user_id, self._unavailable(reply) if isinstance(reply, Exception) else reply)
         if isinstance(history, StoreUnavailable):
             raise history
         return history

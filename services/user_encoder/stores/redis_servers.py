@@ -68,19 +68,30 @@ class Servers:
         # Of the nodes of a Cluster that have failed.
         self._breakers: dict[Node, Breaker] = {}
 
+    async def run_one(self, call: Call) -> Reply | Exception:
+        """Runs a call, with nothing of what several need: half of the time that `run` takes for it."""
+        node = self._nodes[key_slot(call.key)]
+        reply = None if node is None else (await self.on(node, [call.command]))[0]
+        if node is None or self._is_elsewhere(reply):
+            [reply] = await self.run([call])
+        return reply
+
     async def run(self, calls: Sequence[Call]) -> list[Reply | Exception]:
         """Runs calls, in one round trip to each server; returns each one's reply or error, in their order."""
         replies: list[Reply | Exception] = [None] * len(calls)
         todo = list(range(len(calls)))
         for attempt in range(_TRIES):
             await self._run_some(calls, todo, replies)
-            todo = [at for at in todo if self._url.cluster and isinstance(replies[at], (AskError, TryAgainError))]
+            todo = [at for at in todo if self._is_elsewhere(replies[at])]
             if not todo:
                 break
             if any(isinstance(replies[at], TryAgainError) for at in todo):
                 # While a slot moves, nobody has all of a person's keys.
                 await asyncio.sleep(_FIRST_PAUSE_S * 2**attempt)
         return replies
+
+    def _is_elsewhere(self, reply: Reply | Exception) -> bool:
+        return self._url.cluster and isinstance(reply, (AskError, TryAgainError))
 
     async def _run_some(self, calls: Sequence[Call], todo: list[int], replies: list[Reply | Exception]) -> None:
         by_node: dict[Node, list[tuple[int, Command]]] = {}

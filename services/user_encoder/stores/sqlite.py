@@ -123,8 +123,10 @@ class SqliteStore:
         return [self._history(user_id, self._blob(user_id)) for user_id in user_ids]
 
     def _blob(self, user_id: str) -> bytes:
-        with self._reading():
+        try:
             row = self._reader.execute(_READ, (_number(self._tags.of(user_id)),)).fetchone()
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
         return row[0] if row else b""
 
     def _history(self, user_id: str, blob: bytes) -> Events | StoreUnavailable:
@@ -137,14 +139,10 @@ class SqliteStore:
             return error
         return history if owner == user_id else damaged("another person in this one's row")
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreUnavailable(
-                f"{self._path}: cannot be read ({error}); see that the file is whole and this process may read it"
-            ) from error
+    def _unreadable(self, error: sqlite3.Error) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self._path}: cannot be read ({error}); see that the file is whole and this process may read it"
+        )
 
     async def write(self, writes: Sequence[UserWrite]) -> list[Written | StoreUnavailable]:
         """Adds events, in one transaction; says for each write what became of it."""
@@ -246,8 +244,11 @@ class SqliteStore:
         return ScanPage(people, f"{_CURSOR}{following}", (following - _LEAST_ID) / (_MOST_ID - _LEAST_ID))
 
     def _scan(self, first: int, count: int) -> list[tuple[int, bytes]]:
-        with self._reading(), closing(_connect(self._path, _READ_TIMEOUT_S)) as connection:
-            return connection.execute(_SCAN, (first, count)).fetchall()
+        try:
+            with closing(_connect(self._path, _READ_TIMEOUT_S)) as connection:
+                return connection.execute(_SCAN, (first, count)).fetchall()
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
 
     async def watch_deletions(self, forget: Callable[[bytes | None], None]) -> None:
         """Tells of deletions, by whatever process, since this store was opened, until cancelled."""
@@ -264,8 +265,10 @@ class SqliteStore:
                 await self._on_thread(self._empty_log)
 
     def _tell(self, forget: Callable[[bytes | None], None]) -> None:
-        with self._reading():
+        try:
             rows = self._reader.execute(_TO_TELL, (self._told,)).fetchall()
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
         for sequence, tag in rows:
             forget(tag)
             self._told = sequence
