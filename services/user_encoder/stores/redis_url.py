@@ -36,7 +36,8 @@ def is_url(store: str) -> bool:
 def without_password(store: str) -> str:
     """Writes a store's name as it may be shown."""
     # To the last "@": a password that should have been percent-encoded is hidden, too.
-    return re.sub(r"://.*@", "://***@", store)
+    shown = re.sub(r"://.*@", "://***@", store)
+    return re.sub(r"(pass\w*=)[^&]*", r"\1***", shown)
 
 
 def parse_redis_url(url: str) -> RedisUrl:
