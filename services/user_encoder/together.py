@@ -18,8 +18,6 @@ from services.user_encoder.encoding import Account, Ask, prepare_many
 # flight. A call that is alone pays about 20 µs for these.
 _TURNS = 5
 MOST = 32
-# Histories that are run together are padded to the longest: to this, or to at most twice their length.
-_SHORT = 64
 
 
 class _Waiting(NamedTuple):
@@ -31,8 +29,7 @@ class Together:
     """Collects people to encode and encodes them together; belongs to one event loop."""
 
     def __init__(self) -> None:
-        # Per tower and class of length.
-        self._groups: dict[tuple[Encoder, int], list[_Waiting]] = {}
+        self._groups: dict[Encoder, list[_Waiting]] = {}
         self._count = 0
 
     async def encode(self, encoder: Encoder, ask: Ask) -> tuple[Floats, Account]:
@@ -42,7 +39,7 @@ class Together:
         if not encoder.gains_by_batches:
             _encode(encoder, [waiting])
             return await waiting.answer
-        self._groups.setdefault((encoder, _length_class(encoder, ask)), []).append(waiting)
+        self._groups.setdefault(encoder, []).append(waiting)
         self._count += 1
         if self._count == 1:
             loop.call_soon(self._turn, 1, _TURNS)
@@ -55,13 +52,8 @@ class Together:
             asyncio.get_running_loop().call_soon(self._turn, known, left - 1)
             return
         groups, self._groups, self._count = self._groups, {}, 0
-        for (encoder, _), group in groups.items():
+        for encoder, group in groups.items():
             _encode(encoder, [waiting for waiting in group if not waiting.answer.done()])
-
-
-def _length_class(encoder: Encoder, ask: Ask) -> int:
-    events = min(encoder.spec.max_history, len(ask.sent.columns.movie_ids) + ask.known.events.size)
-    return (max(_SHORT, events) - 1).bit_length()
 
 
 def _encode(encoder: Encoder, group: list[_Waiting]) -> None:

@@ -21,7 +21,7 @@ from tests.encoder_rigs import EncoderRig, Row, columns, encoder
 from tests.rigs import publish
 
 AS_OF = 1_700_000_000_000
-MOVIES, MAX_HISTORY = 150, 100
+MOVIES, MAX_HISTORY = 250, 240
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,11 @@ async def test_no_more_than_so_many_are_run_together(rig: EncoderRig, runs: list
 
 
 async def test_a_long_history_does_not_make_short_ones_long(rig: EncoderRig, runs: list[tuple[int, ...]]) -> None:
-    await gathered(rig, [person(1, 64), person(2, 65), person(3, 2), person(4, 140)])
-    assert sorted(runs) == [(2, 64), (2, MAX_HISTORY)]
+    people = [person(1, 10), person(2, 250), person(3, 2), person(4, 200), person(5, 9)]
+    found = await gathered(rig, people)
+    assert runs == [(2, MAX_HISTORY), (3, 10)]
+    for (vector, _), events in zip(found, people, strict=True):
+        np.testing.assert_allclose(vector, (await alone(rig, events))[0], atol=1e-6)
 
 
 async def test_who_fails_fails_alone(rig: EncoderRig) -> None:
