@@ -28,7 +28,7 @@ DEADLINE_S = 2.0
 PATIENCE_S = 10.0
 
 KEY = Tags(b"k" * 32)
-STORE_TIMEOUT_S, WRITE_TIMEOUT_S = 0.1, 0.2
+STORE_TIMEOUT_S, WRITE_TIMEOUT_S = 0.2, 0.2
 
 
 async def encode(rig: EncoderRig, user_id: str, *rows: Row) -> user_encoder_pb2.EncodeResponse:

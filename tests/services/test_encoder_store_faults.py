@@ -274,15 +274,30 @@ async def test_redis_that_hangs(on_redis: EncoderRig, server: RedisServer) -> No
 
 
 async def test_a_hung_redis_is_not_waited_for_by_each_call(registry: Path, server: RedisServer) -> None:
-    async with encoder_on_redis(registry, server.url, 0.3) as rig:
+    async with encoder_on_redis(registry, server.url) as rig:
         await remember(rig)
         server.signal(signal.SIGSTOP)
-        # Each on its own would wait a third of a second.
+        # Each on its own would wait a fifth of a second.
         async with asyncio.timeout(PATIENCE_S):
             for _ in range(100):
                 assert (await encode(rig, "ada")).source == STALE
         server.signal(signal.SIGCONT)
         await recovered(rig)
+
+
+async def test_callers_that_gave_up_leave_no_connection_taken(registry: Path, server: RedisServer) -> None:
+    async with encoder_on_redis(registry, server.url) as rig:
+        await remember(rig)
+        for _ in range(3):
+            server.signal(signal.SIGSTOP)
+            # More than there are connections: some wait for one in vain.
+            answers = await asyncio.gather(*(encode(rig, "ada") for _ in range(200)))
+            assert {answer.source for answer in answers} == {STALE}
+            server.signal(signal.SIGCONT)
+            await recovered(rig)
+            for _ in range(5):
+                answers = await asyncio.gather(*(encode(rig, "ada") for _ in range(20)))
+                assert {answer.source for answer in answers} == {STORE}
 
 
 async def test_a_hung_redis_is_waited_for_no_longer_than_half_of_what_is_left(
