@@ -69,7 +69,9 @@ def results(study: Study, drawn: dict[str, Chart]) -> Html:
     intro = paragraph(
         "R@k is recall: the share of a person's targets among the first k, of min(k, targets). N@k is NDCG, which asks "
         "how high they stand; MRR is one over the place of the first. Baselines are tuned on the same validation "
-        "people and refitted. A figure of a tower is the mean over its seeds."
+        "people and refitted. The towers of last are those that are shipped. In users and time they are siblings, "
+        "refitted as well; in users they learn to find the hidden part of a history. A figure of a tower is the mean "
+        "over its seeds."
     )
     return section("results", "Results against baselines", intro, *parts)
 
