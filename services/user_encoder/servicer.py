@@ -129,8 +129,8 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         loaded = self._spaces.get(request.space)
         known = await look_up(self._ladder, ask.user_id, left_s)
         prepared = prepare(loaded.model, Person(ask.user_id, events), known, moment)
-        count_degraded(self._ladder, [prepared])
         explained = await self._explainer.explain(loaded.model, prepared, movie_ids, most)
+        count_degraded(self._ladder, [prepared])
         return user_encoder_pb2.ExplainResponse(
             movie_ids=movie_ids[explained.known].tolist(),
             unknown_movie_ids=movie_ids[~explained.known].tolist(),

@@ -180,6 +180,8 @@ async def test_no_explanation_is_made_of_nothing(rig: EncoderRig, file: Path) ->
     assert (known.source, known.degraded, known.features_age_ms > 0) == (STALE, True, True)
     nothing = rig.users.Explain(user_encoder_pb2.ExplainRequest(user_id="bob", movie_ids=[7]))
     assert isinstance(await refused(nothing), StoreUnavailable)
+    state = await store_state(rig)
+    assert (state.stale_answers, state.blind_answers) == (1, 0), "what was refused is no answer"
 
 
 # What it was told survives a restart.
