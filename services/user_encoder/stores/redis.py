@@ -5,7 +5,8 @@ tombstone. Their names are made of the person's tag, so that they tell nobody's 
 A read is one GET. A write reads, adds and writes only where nobody else has meanwhile, which a script checks by the
 history's version, and by the tombstone: nothing is lost between replicas, and nothing returns that was deleted.
 
-Memory a person, as MEMORY USAGE tells it: {MEMORY}
+Memory a person, as MEMORY USAGE tells it: 1,176 bytes with 50 events, 213,072 with 10,000, the most that are kept: 21
+bytes an event. Request ids of 32 characters take up to 50 bytes an event more, a tombstone 96.
 Nothing may be evicted: `maxmemory-policy` must be `noeviction`, or a `volatile` one, since no key expires.
 """
 
@@ -485,7 +486,7 @@ async def _messages(connection: Connection) -> AsyncIterator[bytes]:
 
 # How a refusal starts, of a command or within a script's error, and what it means.
 _REFUSALS = {
-    "OOM ": "is full, and nothing was recorded; give it more memory (maxmemory), or delete what is not needed",
+    "maxmemory": "is full, and nothing was recorded; give it more memory (maxmemory), or delete what is not needed",
     "READONLY": "is a read-only replica, and nothing was recorded; name its primary in MARQUEE_STORE",
     "MISCONF": "cannot write its files, and so takes no writes; see its log and its disk",
     "NOREPLICAS": "has too few replicas to take writes (min-replicas-to-write); bring them back",
