@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from marquee.errors import InvalidRequest
 from marquee.features import KINDS, LIKED, RATED, Events
 from marquee.v1 import types_pb2
 from services.user_encoder.checks import Sent, read_events, read_many
+from services.user_encoder.packed import integers, pack
 
 NOW_MS = 1_800_000_000_000
 NAN = float("nan")
@@ -48,6 +50,28 @@ def told(of: Events | InvalidRequest) -> object:
 def test_many_are_read_as_one_by_one(messages: list[types_pb2.EventColumns]) -> None:
     many = [Sent(message, NOW_MS + at, f"items[{at}].events") for at, message in enumerate(messages)]
     assert [told(one) for one in read_many(many)] == [told(alone(one)) for one in many]
+
+
+@given(st.lists(st.one_of(st.integers(0, 300), st.integers(-(2**63), 2**63 - 1))), st.integers(0, 200))
+def test_columns_are_taken_apart_as_the_bindings_read_them(numbers: list[int], more: int) -> None:
+    message = types_pb2.EventColumns(
+        movie_ids=numbers, kinds=[LIKED] * more, values=[0.5] * more, times_ms=numbers[::-1] * 3
+    )
+    packed = pack(message)
+    assert packed is not None
+    assert integers(packed.movie_ids).tolist() == numbers
+    assert integers(packed.kinds).tolist() == [LIKED] * more
+    assert np.frombuffer(packed.values, "<f4").tolist() == [0.5] * more
+    assert integers(packed.times_ms).tolist() == numbers[::-1] * 3
+
+
+def test_fields_of_a_later_version_are_left_alone() -> None:
+    known = types_pb2.EventColumns(movie_ids=[1, 300], kinds=[LIKED] * 2)
+    # Field 15, five bytes.
+    message = types_pb2.EventColumns.FromString(known.SerializeToString() + b"\x7a\x05later")
+    assert pack(message) is None
+    told_alone, told_plain = (read_many([Sent(each, NOW_MS, "events")])[0] for each in (message, known))
+    assert told(told_alone) == told(told_plain)
 
 
 def test_a_history_that_is_too_long_is_told() -> None:
