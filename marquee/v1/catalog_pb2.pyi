@@ -83,3 +83,73 @@ class SearchMoviesResponse(_message.Message):
     bundle_id: str
     request_id: str
     def __init__(self, movies: _Optional[_Iterable[_Union[_types_pb2.Movie, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., bundle_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ListGenresRequest(_message.Message):
+    __slots__ = ("request_id",)
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ...) -> None: ...
+
+class ListGenresResponse(_message.Message):
+    __slots__ = ("genres", "bundle_id", "request_id")
+    GENRES_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    genres: _containers.RepeatedCompositeFieldContainer[Facet]
+    bundle_id: str
+    request_id: str
+    def __init__(self, genres: _Optional[_Iterable[_Union[Facet, _Mapping]]] = ..., bundle_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class Facet(_message.Message):
+    __slots__ = ("value", "movies")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    MOVIES_FIELD_NUMBER: _ClassVar[int]
+    value: str
+    movies: int
+    def __init__(self, value: _Optional[str] = ..., movies: _Optional[int] = ...) -> None: ...
+
+class GetFacetsRequest(_message.Message):
+    __slots__ = ("filter", "request_id")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    filter: _types_pb2.MovieFilter
+    request_id: str
+    def __init__(self, filter: _Optional[_Union[_types_pb2.MovieFilter, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class GetFacetsResponse(_message.Message):
+    __slots__ = ("movies", "genres", "decades", "languages", "bundle_id", "request_id")
+    MOVIES_FIELD_NUMBER: _ClassVar[int]
+    GENRES_FIELD_NUMBER: _ClassVar[int]
+    DECADES_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGES_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    movies: int
+    genres: _containers.RepeatedCompositeFieldContainer[Facet]
+    decades: _containers.RepeatedCompositeFieldContainer[Facet]
+    languages: _containers.RepeatedCompositeFieldContainer[Facet]
+    bundle_id: str
+    request_id: str
+    def __init__(self, movies: _Optional[int] = ..., genres: _Optional[_Iterable[_Union[Facet, _Mapping]]] = ..., decades: _Optional[_Iterable[_Union[Facet, _Mapping]]] = ..., languages: _Optional[_Iterable[_Union[Facet, _Mapping]]] = ..., bundle_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class TopMoviesRequest(_message.Message):
+    __slots__ = ("k", "filter", "exclude_packed", "request_id")
+    K_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_PACKED_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    k: int
+    filter: _types_pb2.MovieFilter
+    exclude_packed: bytes
+    request_id: str
+    def __init__(self, k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.MovieFilter, _Mapping]] = ..., exclude_packed: _Optional[bytes] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class TopMoviesResponse(_message.Message):
+    __slots__ = ("movies", "bundle_id", "request_id")
+    MOVIES_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    movies: _containers.RepeatedCompositeFieldContainer[_types_pb2.Movie]
+    bundle_id: str
+    request_id: str
+    def __init__(self, movies: _Optional[_Iterable[_Union[_types_pb2.Movie, _Mapping]]] = ..., bundle_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...

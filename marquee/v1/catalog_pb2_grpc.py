@@ -50,6 +50,21 @@ class CatalogServiceStub(object):
                 request_serializer=marquee_dot_v1_dot_catalog__pb2.SearchMoviesRequest.SerializeToString,
                 response_deserializer=marquee_dot_v1_dot_catalog__pb2.SearchMoviesResponse.FromString,
                 _registered_method=True)
+        self.ListGenres = channel.unary_unary(
+                '/marquee.v1.CatalogService/ListGenres',
+                request_serializer=marquee_dot_v1_dot_catalog__pb2.ListGenresRequest.SerializeToString,
+                response_deserializer=marquee_dot_v1_dot_catalog__pb2.ListGenresResponse.FromString,
+                _registered_method=True)
+        self.GetFacets = channel.unary_unary(
+                '/marquee.v1.CatalogService/GetFacets',
+                request_serializer=marquee_dot_v1_dot_catalog__pb2.GetFacetsRequest.SerializeToString,
+                response_deserializer=marquee_dot_v1_dot_catalog__pb2.GetFacetsResponse.FromString,
+                _registered_method=True)
+        self.TopMovies = channel.unary_unary(
+                '/marquee.v1.CatalogService/TopMovies',
+                request_serializer=marquee_dot_v1_dot_catalog__pb2.TopMoviesRequest.SerializeToString,
+                response_deserializer=marquee_dot_v1_dot_catalog__pb2.TopMoviesResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer(object):
@@ -73,7 +88,30 @@ class CatalogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SearchMovies(self, request, context):
-        """Finds movies by title while it is being typed, best match first, popular ones first among equals.
+        """Finds movies by title while it is being typed, typing errors forgiven: best match first, popular ones first among
+        equals.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGenres(self, request, context):
+        """Lists the genres of the active bundle with their numbers of movies, largest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFacets(self, request, context):
+        """Counts the movies that pass a filter, by genre, decade and language: what a screen shows beside a list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TopMovies(self, request, context):
+        """Lists the most watched movies that pass a filter: overall, of a genre, of a decade. The fallback where nothing
+        personal is known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,6 +134,21 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.SearchMovies,
                     request_deserializer=marquee_dot_v1_dot_catalog__pb2.SearchMoviesRequest.FromString,
                     response_serializer=marquee_dot_v1_dot_catalog__pb2.SearchMoviesResponse.SerializeToString,
+            ),
+            'ListGenres': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGenres,
+                    request_deserializer=marquee_dot_v1_dot_catalog__pb2.ListGenresRequest.FromString,
+                    response_serializer=marquee_dot_v1_dot_catalog__pb2.ListGenresResponse.SerializeToString,
+            ),
+            'GetFacets': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFacets,
+                    request_deserializer=marquee_dot_v1_dot_catalog__pb2.GetFacetsRequest.FromString,
+                    response_serializer=marquee_dot_v1_dot_catalog__pb2.GetFacetsResponse.SerializeToString,
+            ),
+            'TopMovies': grpc.unary_unary_rpc_method_handler(
+                    servicer.TopMovies,
+                    request_deserializer=marquee_dot_v1_dot_catalog__pb2.TopMoviesRequest.FromString,
+                    response_serializer=marquee_dot_v1_dot_catalog__pb2.TopMoviesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -180,6 +233,87 @@ class CatalogService(object):
             '/marquee.v1.CatalogService/SearchMovies',
             marquee_dot_v1_dot_catalog__pb2.SearchMoviesRequest.SerializeToString,
             marquee_dot_v1_dot_catalog__pb2.SearchMoviesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGenres(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/marquee.v1.CatalogService/ListGenres',
+            marquee_dot_v1_dot_catalog__pb2.ListGenresRequest.SerializeToString,
+            marquee_dot_v1_dot_catalog__pb2.ListGenresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFacets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/marquee.v1.CatalogService/GetFacets',
+            marquee_dot_v1_dot_catalog__pb2.GetFacetsRequest.SerializeToString,
+            marquee_dot_v1_dot_catalog__pb2.GetFacetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TopMovies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/marquee.v1.CatalogService/TopMovies',
+            marquee_dot_v1_dot_catalog__pb2.TopMoviesRequest.SerializeToString,
+            marquee_dot_v1_dot_catalog__pb2.TopMoviesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,7 +40,29 @@ class CatalogServiceStub:
         marquee.v1.catalog_pb2.SearchMoviesRequest,
         marquee.v1.catalog_pb2.SearchMoviesResponse,
     ]
-    """Finds movies by title while it is being typed, best match first, popular ones first among equals."""
+    """Finds movies by title while it is being typed, typing errors forgiven: best match first, popular ones first among
+    equals.
+    """
+
+    ListGenres: grpc.UnaryUnaryMultiCallable[
+        marquee.v1.catalog_pb2.ListGenresRequest,
+        marquee.v1.catalog_pb2.ListGenresResponse,
+    ]
+    """Lists the genres of the active bundle with their numbers of movies, largest first."""
+
+    GetFacets: grpc.UnaryUnaryMultiCallable[
+        marquee.v1.catalog_pb2.GetFacetsRequest,
+        marquee.v1.catalog_pb2.GetFacetsResponse,
+    ]
+    """Counts the movies that pass a filter, by genre, decade and language: what a screen shows beside a list."""
+
+    TopMovies: grpc.UnaryUnaryMultiCallable[
+        marquee.v1.catalog_pb2.TopMoviesRequest,
+        marquee.v1.catalog_pb2.TopMoviesResponse,
+    ]
+    """Lists the most watched movies that pass a filter: overall, of a genre, of a decade. The fallback where nothing
+    personal is known.
+    """
 
 class CatalogServiceAsyncStub:
     """Looks movies up. Served by the retriever, from the bundles it has loaded: first the active one, then the standby."""
@@ -64,7 +86,29 @@ class CatalogServiceAsyncStub:
         marquee.v1.catalog_pb2.SearchMoviesRequest,
         marquee.v1.catalog_pb2.SearchMoviesResponse,
     ]
-    """Finds movies by title while it is being typed, best match first, popular ones first among equals."""
+    """Finds movies by title while it is being typed, typing errors forgiven: best match first, popular ones first among
+    equals.
+    """
+
+    ListGenres: grpc.aio.UnaryUnaryMultiCallable[
+        marquee.v1.catalog_pb2.ListGenresRequest,
+        marquee.v1.catalog_pb2.ListGenresResponse,
+    ]
+    """Lists the genres of the active bundle with their numbers of movies, largest first."""
+
+    GetFacets: grpc.aio.UnaryUnaryMultiCallable[
+        marquee.v1.catalog_pb2.GetFacetsRequest,
+        marquee.v1.catalog_pb2.GetFacetsResponse,
+    ]
+    """Counts the movies that pass a filter, by genre, decade and language: what a screen shows beside a list."""
+
+    TopMovies: grpc.aio.UnaryUnaryMultiCallable[
+        marquee.v1.catalog_pb2.TopMoviesRequest,
+        marquee.v1.catalog_pb2.TopMoviesResponse,
+    ]
+    """Lists the most watched movies that pass a filter: overall, of a genre, of a decade. The fallback where nothing
+    personal is known.
+    """
 
 class CatalogServiceServicer(metaclass=abc.ABCMeta):
     """Looks movies up. Served by the retriever, from the bundles it has loaded: first the active one, then the standby."""
@@ -94,6 +138,34 @@ class CatalogServiceServicer(metaclass=abc.ABCMeta):
         request: marquee.v1.catalog_pb2.SearchMoviesRequest,
         context: _ServicerContext,
     ) -> typing.Union[marquee.v1.catalog_pb2.SearchMoviesResponse, collections.abc.Awaitable[marquee.v1.catalog_pb2.SearchMoviesResponse]]:
-        """Finds movies by title while it is being typed, best match first, popular ones first among equals."""
+        """Finds movies by title while it is being typed, typing errors forgiven: best match first, popular ones first among
+        equals.
+        """
+
+    @abc.abstractmethod
+    def ListGenres(
+        self,
+        request: marquee.v1.catalog_pb2.ListGenresRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[marquee.v1.catalog_pb2.ListGenresResponse, collections.abc.Awaitable[marquee.v1.catalog_pb2.ListGenresResponse]]:
+        """Lists the genres of the active bundle with their numbers of movies, largest first."""
+
+    @abc.abstractmethod
+    def GetFacets(
+        self,
+        request: marquee.v1.catalog_pb2.GetFacetsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[marquee.v1.catalog_pb2.GetFacetsResponse, collections.abc.Awaitable[marquee.v1.catalog_pb2.GetFacetsResponse]]:
+        """Counts the movies that pass a filter, by genre, decade and language: what a screen shows beside a list."""
+
+    @abc.abstractmethod
+    def TopMovies(
+        self,
+        request: marquee.v1.catalog_pb2.TopMoviesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[marquee.v1.catalog_pb2.TopMoviesResponse, collections.abc.Awaitable[marquee.v1.catalog_pb2.TopMoviesResponse]]:
+        """Lists the most watched movies that pass a filter: overall, of a genre, of a decade. The fallback where nothing
+        personal is known.
+        """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -27,35 +27,41 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from marquee.v1 import types_pb2 as marquee_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amarquee/v1/retriever.proto\x12\nmarquee.v1\x1a google/protobuf/field_mask.proto\x1a\x17google/rpc/status.proto\x1a\x16marquee/v1/types.proto\"\xbb\x01\n\rSearchRequest\x12\x0e\n\x06vector\x18\x01 \x01(\x0c\x12\r\n\x05space\x18\x02 \x01(\t\x12\t\n\x01k\x18\x03 \x01(\x05\x12\'\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x17.marquee.v1.MovieFilter\x12\x16\n\x0e\x65xclude_packed\x18\x05 \x01(\x0c\x12+\n\x07\x64\x65tails\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"\xbb\x01\n\x0eSearchResponse\x12\x11\n\tmovie_ids\x18\x01 \x03(\x03\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12!\n\x06movies\x18\x03 \x03(\x0b\x32\x11.marquee.v1.Movie\x12-\n\x0cshort_reason\x18\x04 \x01(\x0e\x32\x17.marquee.v1.ShortReason\x12\r\n\x05space\x18\x05 \x01(\t\x12\x11\n\tbundle_id\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"f\n\x12\x42\x61tchSearchRequest\x12-\n\x07queries\x18\x01 \x03(\x0b\x32\x1c.marquee.v1.BatchSearchQuery\x12\r\n\x05space\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"n\n\x10\x42\x61tchSearchQuery\x12\x0e\n\x06vector\x18\x01 \x01(\x0c\x12\t\n\x01k\x18\x02 \x01(\x05\x12\'\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x17.marquee.v1.MovieFilter\x12\x16\n\x0e\x65xclude_packed\x18\x04 \x01(\x0c\"{\n\x13\x42\x61tchSearchResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.marquee.v1.BatchSearchResult\x12\r\n\x05space\x18\x02 \x01(\t\x12\x11\n\tbundle_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x89\x01\n\x11\x42\x61tchSearchResult\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12\x11\n\tmovie_ids\x18\x02 \x03(\x03\x12\x0e\n\x06scores\x18\x03 \x03(\x02\x12-\n\x0cshort_reason\x18\x04 \x01(\x0e\x32\x17.marquee.v1.ShortReason\"\xe1\x01\n\x14SearchSimilarRequest\x12\x11\n\tmovie_ids\x18\x01 \x03(\x03\x12\x1a\n\x12negative_movie_ids\x18\x02 \x03(\x03\x12\t\n\x01k\x18\x03 \x01(\x05\x12\'\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x17.marquee.v1.MovieFilter\x12\x16\n\x0e\x65xclude_packed\x18\x05 \x01(\x0c\x12\r\n\x05space\x18\x06 \x01(\t\x12+\n\x07\x64\x65tails\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x08 \x01(\t\"\xc2\x01\n\x15SearchSimilarResponse\x12\x11\n\tmovie_ids\x18\x01 \x03(\x03\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12!\n\x06movies\x18\x03 \x03(\x0b\x32\x11.marquee.v1.Movie\x12-\n\x0cshort_reason\x18\x04 \x01(\x0e\x32\x17.marquee.v1.ShortReason\x12\r\n\x05space\x18\x05 \x01(\t\x12\x11\n\tbundle_id\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"\x11\n\x0fGetIndexRequest\"O\n\x10GetIndexResponse\x12\'\n\x05state\x18\x01 \x01(\x0b\x32\x18.marquee.v1.ReplicaState\x12\x12\n\nrequest_id\x18\x02 \x01(\t*y\n\x0bShortReason\x12\x1c\n\x18SHORT_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13SHORT_REASON_FILTER\x10\x01\x12\x19\n\x15SHORT_REASON_EXCLUDED\x10\x02\x12\x18\n\x14SHORT_REASON_CATALOG\x10\x03\x32\xc0\x02\n\x10RetrieverService\x12?\n\x06Search\x12\x19.marquee.v1.SearchRequest\x1a\x1a.marquee.v1.SearchResponse\x12N\n\x0b\x42\x61tchSearch\x12\x1e.marquee.v1.BatchSearchRequest\x1a\x1f.marquee.v1.BatchSearchResponse\x12T\n\rSearchSimilar\x12 .marquee.v1.SearchSimilarRequest\x1a!.marquee.v1.SearchSimilarResponse\x12\x45\n\x08GetIndex\x12\x1b.marquee.v1.GetIndexRequest\x1a\x1c.marquee.v1.GetIndexResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amarquee/v1/retriever.proto\x12\nmarquee.v1\x1a google/protobuf/field_mask.proto\x1a\x17google/rpc/status.proto\x1a\x16marquee/v1/types.proto\"\xbf\x01\n\rSearchOptions\x12\x16\n\tmin_score\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12$\n\x07quality\x18\x02 \x01(\x0e\x32\x13.marquee.v1.Quality\x12\x11\n\tdiversity\x18\x03 \x01(\x02\x12\x15\n\rmax_per_genre\x18\x04 \x01(\x05\x12\x18\n\x10max_per_director\x18\x05 \x01(\x05\x12\x0f\n\x07vectors\x18\x06 \x01(\x08\x12\r\n\x05\x64\x65\x62ug\x18\x07 \x01(\x08\x42\x0c\n\n_min_score\"z\n\x0bSearchDebug\x12\x12\n\ncandidates\x18\x01 \x01(\x03\x12\x10\n\x08matching\x18\x02 \x01(\x03\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x11\n\tfilter_us\x18\x04 \x01(\x03\x12\x11\n\tsearch_us\x18\x05 \x01(\x03\x12\x11\n\tfinish_us\x18\x06 \x01(\x03\"\xe7\x01\n\rSearchRequest\x12\x0e\n\x06vector\x18\x01 \x01(\x0c\x12\r\n\x05space\x18\x02 \x01(\t\x12\t\n\x01k\x18\x03 \x01(\x05\x12\'\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x17.marquee.v1.MovieFilter\x12\x16\n\x0e\x65xclude_packed\x18\x05 \x01(\x0c\x12+\n\x07\x64\x65tails\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12*\n\x07options\x18\x08 \x01(\x0b\x32\x19.marquee.v1.SearchOptions\"\xf4\x01\n\x0eSearchResponse\x12\x11\n\tmovie_ids\x18\x01 \x03(\x03\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12!\n\x06movies\x18\x03 \x03(\x0b\x32\x11.marquee.v1.Movie\x12-\n\x0cshort_reason\x18\x04 \x01(\x0e\x32\x17.marquee.v1.ShortReason\x12\r\n\x05space\x18\x05 \x01(\t\x12\x11\n\tbundle_id\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x0f\n\x07vectors\x18\x08 \x01(\x0c\x12&\n\x05\x64\x65\x62ug\x18\t \x01(\x0b\x32\x17.marquee.v1.SearchDebug\"f\n\x12\x42\x61tchSearchRequest\x12-\n\x07queries\x18\x01 \x03(\x0b\x32\x1c.marquee.v1.BatchSearchQuery\x12\r\n\x05space\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x9a\x01\n\x10\x42\x61tchSearchQuery\x12\x0e\n\x06vector\x18\x01 \x01(\x0c\x12\t\n\x01k\x18\x02 \x01(\x05\x12\'\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x17.marquee.v1.MovieFilter\x12\x16\n\x0e\x65xclude_packed\x18\x04 \x01(\x0c\x12*\n\x07options\x18\x05 \x01(\x0b\x32\x19.marquee.v1.SearchOptions\"{\n\x13\x42\x61tchSearchResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.marquee.v1.BatchSearchResult\x12\r\n\x05space\x18\x02 \x01(\t\x12\x11\n\tbundle_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x89\x01\n\x11\x42\x61tchSearchResult\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12\x11\n\tmovie_ids\x18\x02 \x03(\x03\x12\x0e\n\x06scores\x18\x03 \x03(\x02\x12-\n\x0cshort_reason\x18\x04 \x01(\x0e\x32\x17.marquee.v1.ShortReason\"\x8d\x02\n\x14SearchSimilarRequest\x12\x11\n\tmovie_ids\x18\x01 \x03(\x03\x12\x1a\n\x12negative_movie_ids\x18\x02 \x03(\x03\x12\t\n\x01k\x18\x03 \x01(\x05\x12\'\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x17.marquee.v1.MovieFilter\x12\x16\n\x0e\x65xclude_packed\x18\x05 \x01(\x0c\x12\r\n\x05space\x18\x06 \x01(\t\x12+\n\x07\x64\x65tails\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12*\n\x07options\x18\t \x01(\x0b\x32\x19.marquee.v1.SearchOptions\"\xfb\x01\n\x15SearchSimilarResponse\x12\x11\n\tmovie_ids\x18\x01 \x03(\x03\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12!\n\x06movies\x18\x03 \x03(\x0b\x32\x11.marquee.v1.Movie\x12-\n\x0cshort_reason\x18\x04 \x01(\x0e\x32\x17.marquee.v1.ShortReason\x12\r\n\x05space\x18\x05 \x01(\t\x12\x11\n\tbundle_id\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x0f\n\x07vectors\x18\x08 \x01(\x0c\x12&\n\x05\x64\x65\x62ug\x18\t \x01(\x0b\x32\x17.marquee.v1.SearchDebug\"\x11\n\x0fGetIndexRequest\"O\n\x10GetIndexResponse\x12\'\n\x05state\x18\x01 \x01(\x0b\x32\x18.marquee.v1.ReplicaState\x12\x12\n\nrequest_id\x18\x02 \x01(\t*\xa8\x01\n\x0bShortReason\x12\x1c\n\x18SHORT_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13SHORT_REASON_FILTER\x10\x01\x12\x19\n\x15SHORT_REASON_EXCLUDED\x10\x02\x12\x18\n\x14SHORT_REASON_CATALOG\x10\x03\x12\x16\n\x12SHORT_REASON_SCORE\x10\x04\x12\x15\n\x11SHORT_REASON_CAPS\x10\x05*]\n\x07Quality\x12\x17\n\x13QUALITY_UNSPECIFIED\x10\x00\x12\x11\n\rQUALITY_EXACT\x10\x01\x12\x14\n\x10QUALITY_BALANCED\x10\x02\x12\x10\n\x0cQUALITY_FAST\x10\x03\x32\xc0\x02\n\x10RetrieverService\x12?\n\x06Search\x12\x19.marquee.v1.SearchRequest\x1a\x1a.marquee.v1.SearchResponse\x12N\n\x0b\x42\x61tchSearch\x12\x1e.marquee.v1.BatchSearchRequest\x1a\x1f.marquee.v1.BatchSearchResponse\x12T\n\rSearchSimilar\x12 .marquee.v1.SearchSimilarRequest\x1a!.marquee.v1.SearchSimilarResponse\x12\x45\n\x08GetIndex\x12\x1b.marquee.v1.GetIndexRequest\x1a\x1c.marquee.v1.GetIndexResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'marquee.v1.retriever_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SHORTREASON']._serialized_start=1511
-  _globals['_SHORTREASON']._serialized_end=1632
-  _globals['_SEARCHREQUEST']._serialized_start=126
-  _globals['_SEARCHREQUEST']._serialized_end=313
-  _globals['_SEARCHRESPONSE']._serialized_start=316
-  _globals['_SEARCHRESPONSE']._serialized_end=503
-  _globals['_BATCHSEARCHREQUEST']._serialized_start=505
-  _globals['_BATCHSEARCHREQUEST']._serialized_end=607
-  _globals['_BATCHSEARCHQUERY']._serialized_start=609
-  _globals['_BATCHSEARCHQUERY']._serialized_end=719
-  _globals['_BATCHSEARCHRESPONSE']._serialized_start=721
-  _globals['_BATCHSEARCHRESPONSE']._serialized_end=844
-  _globals['_BATCHSEARCHRESULT']._serialized_start=847
-  _globals['_BATCHSEARCHRESULT']._serialized_end=984
-  _globals['_SEARCHSIMILARREQUEST']._serialized_start=987
-  _globals['_SEARCHSIMILARREQUEST']._serialized_end=1212
-  _globals['_SEARCHSIMILARRESPONSE']._serialized_start=1215
-  _globals['_SEARCHSIMILARRESPONSE']._serialized_end=1409
-  _globals['_GETINDEXREQUEST']._serialized_start=1411
-  _globals['_GETINDEXREQUEST']._serialized_end=1428
-  _globals['_GETINDEXRESPONSE']._serialized_start=1430
-  _globals['_GETINDEXRESPONSE']._serialized_end=1509
-  _globals['_RETRIEVERSERVICE']._serialized_start=1635
-  _globals['_RETRIEVERSERVICE']._serialized_end=1955
+  _globals['_SHORTREASON']._serialized_start=2077
+  _globals['_SHORTREASON']._serialized_end=2245
+  _globals['_QUALITY']._serialized_start=2247
+  _globals['_QUALITY']._serialized_end=2340
+  _globals['_SEARCHOPTIONS']._serialized_start=126
+  _globals['_SEARCHOPTIONS']._serialized_end=317
+  _globals['_SEARCHDEBUG']._serialized_start=319
+  _globals['_SEARCHDEBUG']._serialized_end=441
+  _globals['_SEARCHREQUEST']._serialized_start=444
+  _globals['_SEARCHREQUEST']._serialized_end=675
+  _globals['_SEARCHRESPONSE']._serialized_start=678
+  _globals['_SEARCHRESPONSE']._serialized_end=922
+  _globals['_BATCHSEARCHREQUEST']._serialized_start=924
+  _globals['_BATCHSEARCHREQUEST']._serialized_end=1026
+  _globals['_BATCHSEARCHQUERY']._serialized_start=1029
+  _globals['_BATCHSEARCHQUERY']._serialized_end=1183
+  _globals['_BATCHSEARCHRESPONSE']._serialized_start=1185
+  _globals['_BATCHSEARCHRESPONSE']._serialized_end=1308
+  _globals['_BATCHSEARCHRESULT']._serialized_start=1311
+  _globals['_BATCHSEARCHRESULT']._serialized_end=1448
+  _globals['_SEARCHSIMILARREQUEST']._serialized_start=1451
+  _globals['_SEARCHSIMILARREQUEST']._serialized_end=1720
+  _globals['_SEARCHSIMILARRESPONSE']._serialized_start=1723
+  _globals['_SEARCHSIMILARRESPONSE']._serialized_end=1974
+  _globals['_GETINDEXREQUEST']._serialized_start=1976
+  _globals['_GETINDEXREQUEST']._serialized_end=1993
+  _globals['_GETINDEXRESPONSE']._serialized_start=1995
+  _globals['_GETINDEXRESPONSE']._serialized_end=2074
+  _globals['_RETRIEVERSERVICE']._serialized_start=2343
+  _globals['_RETRIEVERSERVICE']._serialized_end=2663
 # @@protoc_insertion_point(module_scope)

@@ -16,13 +16,62 @@ class ShortReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SHORT_REASON_FILTER: _ClassVar[ShortReason]
     SHORT_REASON_EXCLUDED: _ClassVar[ShortReason]
     SHORT_REASON_CATALOG: _ClassVar[ShortReason]
+    SHORT_REASON_SCORE: _ClassVar[ShortReason]
+    SHORT_REASON_CAPS: _ClassVar[ShortReason]
+
+class Quality(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    QUALITY_UNSPECIFIED: _ClassVar[Quality]
+    QUALITY_EXACT: _ClassVar[Quality]
+    QUALITY_BALANCED: _ClassVar[Quality]
+    QUALITY_FAST: _ClassVar[Quality]
 SHORT_REASON_UNSPECIFIED: ShortReason
 SHORT_REASON_FILTER: ShortReason
 SHORT_REASON_EXCLUDED: ShortReason
 SHORT_REASON_CATALOG: ShortReason
+SHORT_REASON_SCORE: ShortReason
+SHORT_REASON_CAPS: ShortReason
+QUALITY_UNSPECIFIED: Quality
+QUALITY_EXACT: Quality
+QUALITY_BALANCED: Quality
+QUALITY_FAST: Quality
+
+class SearchOptions(_message.Message):
+    __slots__ = ("min_score", "quality", "diversity", "max_per_genre", "max_per_director", "vectors", "debug")
+    MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_FIELD_NUMBER: _ClassVar[int]
+    MAX_PER_GENRE_FIELD_NUMBER: _ClassVar[int]
+    MAX_PER_DIRECTOR_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    DEBUG_FIELD_NUMBER: _ClassVar[int]
+    min_score: float
+    quality: Quality
+    diversity: float
+    max_per_genre: int
+    max_per_director: int
+    vectors: bool
+    debug: bool
+    def __init__(self, min_score: _Optional[float] = ..., quality: _Optional[_Union[Quality, str]] = ..., diversity: _Optional[float] = ..., max_per_genre: _Optional[int] = ..., max_per_director: _Optional[int] = ..., vectors: bool = ..., debug: bool = ...) -> None: ...
+
+class SearchDebug(_message.Message):
+    __slots__ = ("candidates", "matching", "path", "filter_us", "search_us", "finish_us")
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    MATCHING_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    FILTER_US_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_US_FIELD_NUMBER: _ClassVar[int]
+    FINISH_US_FIELD_NUMBER: _ClassVar[int]
+    candidates: int
+    matching: int
+    path: str
+    filter_us: int
+    search_us: int
+    finish_us: int
+    def __init__(self, candidates: _Optional[int] = ..., matching: _Optional[int] = ..., path: _Optional[str] = ..., filter_us: _Optional[int] = ..., search_us: _Optional[int] = ..., finish_us: _Optional[int] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("vector", "space", "k", "filter", "exclude_packed", "details", "request_id")
+    __slots__ = ("vector", "space", "k", "filter", "exclude_packed", "details", "request_id", "options")
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     SPACE_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +79,7 @@ class SearchRequest(_message.Message):
     EXCLUDE_PACKED_FIELD_NUMBER: _ClassVar[int]
     DETAILS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
     vector: bytes
     space: str
     k: int
@@ -37,10 +87,11 @@ class SearchRequest(_message.Message):
     exclude_packed: bytes
     details: _field_mask_pb2.FieldMask
     request_id: str
-    def __init__(self, vector: _Optional[bytes] = ..., space: _Optional[str] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.MovieFilter, _Mapping]] = ..., exclude_packed: _Optional[bytes] = ..., details: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    options: SearchOptions
+    def __init__(self, vector: _Optional[bytes] = ..., space: _Optional[str] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.MovieFilter, _Mapping]] = ..., exclude_packed: _Optional[bytes] = ..., details: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., request_id: _Optional[str] = ..., options: _Optional[_Union[SearchOptions, _Mapping]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("movie_ids", "scores", "movies", "short_reason", "space", "bundle_id", "request_id")
+    __slots__ = ("movie_ids", "scores", "movies", "short_reason", "space", "bundle_id", "request_id", "vectors", "debug")
     MOVIE_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     MOVIES_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +99,8 @@ class SearchResponse(_message.Message):
     SPACE_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    DEBUG_FIELD_NUMBER: _ClassVar[int]
     movie_ids: _containers.RepeatedScalarFieldContainer[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
     movies: _containers.RepeatedCompositeFieldContainer[_types_pb2.Movie]
@@ -55,7 +108,9 @@ class SearchResponse(_message.Message):
     space: str
     bundle_id: str
     request_id: str
-    def __init__(self, movie_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., movies: _Optional[_Iterable[_Union[_types_pb2.Movie, _Mapping]]] = ..., short_reason: _Optional[_Union[ShortReason, str]] = ..., space: _Optional[str] = ..., bundle_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    vectors: bytes
+    debug: SearchDebug
+    def __init__(self, movie_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., movies: _Optional[_Iterable[_Union[_types_pb2.Movie, _Mapping]]] = ..., short_reason: _Optional[_Union[ShortReason, str]] = ..., space: _Optional[str] = ..., bundle_id: _Optional[str] = ..., request_id: _Optional[str] = ..., vectors: _Optional[bytes] = ..., debug: _Optional[_Union[SearchDebug, _Mapping]] = ...) -> None: ...
 
 class BatchSearchRequest(_message.Message):
     __slots__ = ("queries", "space", "request_id")
@@ -68,16 +123,18 @@ class BatchSearchRequest(_message.Message):
     def __init__(self, queries: _Optional[_Iterable[_Union[BatchSearchQuery, _Mapping]]] = ..., space: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class BatchSearchQuery(_message.Message):
-    __slots__ = ("vector", "k", "filter", "exclude_packed")
+    __slots__ = ("vector", "k", "filter", "exclude_packed", "options")
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_PACKED_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
     vector: bytes
     k: int
     filter: _types_pb2.MovieFilter
     exclude_packed: bytes
-    def __init__(self, vector: _Optional[bytes] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.MovieFilter, _Mapping]] = ..., exclude_packed: _Optional[bytes] = ...) -> None: ...
+    options: SearchOptions
+    def __init__(self, vector: _Optional[bytes] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.MovieFilter, _Mapping]] = ..., exclude_packed: _Optional[bytes] = ..., options: _Optional[_Union[SearchOptions, _Mapping]] = ...) -> None: ...
 
 class BatchSearchResponse(_message.Message):
     __slots__ = ("results", "space", "bundle_id", "request_id")
@@ -104,7 +161,7 @@ class BatchSearchResult(_message.Message):
     def __init__(self, status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., movie_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., short_reason: _Optional[_Union[ShortReason, str]] = ...) -> None: ...
 
 class SearchSimilarRequest(_message.Message):
-    __slots__ = ("movie_ids", "negative_movie_ids", "k", "filter", "exclude_packed", "space", "details", "request_id")
+    __slots__ = ("movie_ids", "negative_movie_ids", "k", "filter", "exclude_packed", "space", "details", "request_id", "options")
     MOVIE_IDS_FIELD_NUMBER: _ClassVar[int]
     NEGATIVE_MOVIE_IDS_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +170,7 @@ class SearchSimilarRequest(_message.Message):
     SPACE_FIELD_NUMBER: _ClassVar[int]
     DETAILS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
     movie_ids: _containers.RepeatedScalarFieldContainer[int]
     negative_movie_ids: _containers.RepeatedScalarFieldContainer[int]
     k: int
@@ -121,10 +179,11 @@ class SearchSimilarRequest(_message.Message):
     space: str
     details: _field_mask_pb2.FieldMask
     request_id: str
-    def __init__(self, movie_ids: _Optional[_Iterable[int]] = ..., negative_movie_ids: _Optional[_Iterable[int]] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.MovieFilter, _Mapping]] = ..., exclude_packed: _Optional[bytes] = ..., space: _Optional[str] = ..., details: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    options: SearchOptions
+    def __init__(self, movie_ids: _Optional[_Iterable[int]] = ..., negative_movie_ids: _Optional[_Iterable[int]] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.MovieFilter, _Mapping]] = ..., exclude_packed: _Optional[bytes] = ..., space: _Optional[str] = ..., details: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., request_id: _Optional[str] = ..., options: _Optional[_Union[SearchOptions, _Mapping]] = ...) -> None: ...
 
 class SearchSimilarResponse(_message.Message):
-    __slots__ = ("movie_ids", "scores", "movies", "short_reason", "space", "bundle_id", "request_id")
+    __slots__ = ("movie_ids", "scores", "movies", "short_reason", "space", "bundle_id", "request_id", "vectors", "debug")
     MOVIE_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     MOVIES_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +191,8 @@ class SearchSimilarResponse(_message.Message):
     SPACE_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    DEBUG_FIELD_NUMBER: _ClassVar[int]
     movie_ids: _containers.RepeatedScalarFieldContainer[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
     movies: _containers.RepeatedCompositeFieldContainer[_types_pb2.Movie]
@@ -139,7 +200,9 @@ class SearchSimilarResponse(_message.Message):
     space: str
     bundle_id: str
     request_id: str
-    def __init__(self, movie_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., movies: _Optional[_Iterable[_Union[_types_pb2.Movie, _Mapping]]] = ..., short_reason: _Optional[_Union[ShortReason, str]] = ..., space: _Optional[str] = ..., bundle_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    vectors: bytes
+    debug: SearchDebug
+    def __init__(self, movie_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., movies: _Optional[_Iterable[_Union[_types_pb2.Movie, _Mapping]]] = ..., short_reason: _Optional[_Union[ShortReason, str]] = ..., space: _Optional[str] = ..., bundle_id: _Optional[str] = ..., request_id: _Optional[str] = ..., vectors: _Optional[bytes] = ..., debug: _Optional[_Union[SearchDebug, _Mapping]] = ...) -> None: ...
 
 class GetIndexRequest(_message.Message):
     __slots__ = ()

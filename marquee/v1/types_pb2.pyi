@@ -65,7 +65,7 @@ class Context(_message.Message):
     def __init__(self, language: _Optional[str] = ..., country: _Optional[str] = ..., surface: _Optional[str] = ..., utc_offset_minutes: _Optional[int] = ...) -> None: ...
 
 class MovieFilter(_message.Message):
-    __slots__ = ("genres_any", "genres_all", "genres_none", "year_min", "year_max", "languages", "include_ids", "exclude_ids")
+    __slots__ = ("genres_any", "genres_all", "genres_none", "year_min", "year_max", "languages", "include_ids", "exclude_ids", "people_any", "rating_min", "rating_count_min", "rating_count_max")
     GENRES_ANY_FIELD_NUMBER: _ClassVar[int]
     GENRES_ALL_FIELD_NUMBER: _ClassVar[int]
     GENRES_NONE_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +74,10 @@ class MovieFilter(_message.Message):
     LANGUAGES_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_IDS_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_IDS_FIELD_NUMBER: _ClassVar[int]
+    PEOPLE_ANY_FIELD_NUMBER: _ClassVar[int]
+    RATING_MIN_FIELD_NUMBER: _ClassVar[int]
+    RATING_COUNT_MIN_FIELD_NUMBER: _ClassVar[int]
+    RATING_COUNT_MAX_FIELD_NUMBER: _ClassVar[int]
     genres_any: _containers.RepeatedScalarFieldContainer[str]
     genres_all: _containers.RepeatedScalarFieldContainer[str]
     genres_none: _containers.RepeatedScalarFieldContainer[str]
@@ -82,10 +86,14 @@ class MovieFilter(_message.Message):
     languages: _containers.RepeatedScalarFieldContainer[str]
     include_ids: _containers.RepeatedScalarFieldContainer[int]
     exclude_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, genres_any: _Optional[_Iterable[str]] = ..., genres_all: _Optional[_Iterable[str]] = ..., genres_none: _Optional[_Iterable[str]] = ..., year_min: _Optional[int] = ..., year_max: _Optional[int] = ..., languages: _Optional[_Iterable[str]] = ..., include_ids: _Optional[_Iterable[int]] = ..., exclude_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    people_any: _containers.RepeatedScalarFieldContainer[str]
+    rating_min: float
+    rating_count_min: int
+    rating_count_max: int
+    def __init__(self, genres_any: _Optional[_Iterable[str]] = ..., genres_all: _Optional[_Iterable[str]] = ..., genres_none: _Optional[_Iterable[str]] = ..., year_min: _Optional[int] = ..., year_max: _Optional[int] = ..., languages: _Optional[_Iterable[str]] = ..., include_ids: _Optional[_Iterable[int]] = ..., exclude_ids: _Optional[_Iterable[int]] = ..., people_any: _Optional[_Iterable[str]] = ..., rating_min: _Optional[float] = ..., rating_count_min: _Optional[int] = ..., rating_count_max: _Optional[int] = ...) -> None: ...
 
 class Movie(_message.Message):
-    __slots__ = ("movie_id", "external_id", "title", "year", "genres", "language", "release_date", "runtime_minutes", "directors", "cast", "mean_rating", "rating_count")
+    __slots__ = ("movie_id", "external_id", "title", "year", "genres", "language", "release_date", "runtime_minutes", "directors", "cast", "mean_rating", "rating_count", "links")
     MOVIE_ID_FIELD_NUMBER: _ClassVar[int]
     EXTERNAL_ID_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +106,7 @@ class Movie(_message.Message):
     CAST_FIELD_NUMBER: _ClassVar[int]
     MEAN_RATING_FIELD_NUMBER: _ClassVar[int]
     RATING_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
     movie_id: int
     external_id: str
     title: str
@@ -110,7 +119,8 @@ class Movie(_message.Message):
     cast: _containers.RepeatedScalarFieldContainer[str]
     mean_rating: float
     rating_count: int
-    def __init__(self, movie_id: _Optional[int] = ..., external_id: _Optional[str] = ..., title: _Optional[str] = ..., year: _Optional[int] = ..., genres: _Optional[_Iterable[str]] = ..., language: _Optional[str] = ..., release_date: _Optional[str] = ..., runtime_minutes: _Optional[int] = ..., directors: _Optional[_Iterable[str]] = ..., cast: _Optional[_Iterable[str]] = ..., mean_rating: _Optional[float] = ..., rating_count: _Optional[int] = ...) -> None: ...
+    links: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, movie_id: _Optional[int] = ..., external_id: _Optional[str] = ..., title: _Optional[str] = ..., year: _Optional[int] = ..., genres: _Optional[_Iterable[str]] = ..., language: _Optional[str] = ..., release_date: _Optional[str] = ..., runtime_minutes: _Optional[int] = ..., directors: _Optional[_Iterable[str]] = ..., cast: _Optional[_Iterable[str]] = ..., mean_rating: _Optional[float] = ..., rating_count: _Optional[int] = ..., links: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class LoadedBundle(_message.Message):
     __slots__ = ("space", "bundle_id", "revision", "role", "dimension", "movies", "loaded_at_ms", "tower", "feature_spec", "index", "metrics")

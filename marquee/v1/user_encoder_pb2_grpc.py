@@ -75,7 +75,7 @@ class UserEncoderServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def BatchEncode(self, request, context):
-        """Encodes up to 1,024 people in one tower run, with a status per person.
+        """Encodes up to 1,024 people together, with a status per person.
 
         Errors of the whole call: INVALID_ARGUMENT (0 or too many items, or a field beside them) and FAILED_PRECONDITION as
         for Encode.

@@ -38,7 +38,7 @@ class UserEncoderServiceStub:
         marquee.v1.user_encoder_pb2.BatchEncodeRequest,
         marquee.v1.user_encoder_pb2.BatchEncodeResponse,
     ]
-    """Encodes up to 1,024 people in one tower run, with a status per person.
+    """Encodes up to 1,024 people together, with a status per person.
 
     Errors of the whole call: INVALID_ARGUMENT (0 or too many items, or a field beside them) and FAILED_PRECONDITION as
     for Encode.
@@ -80,7 +80,7 @@ class UserEncoderServiceAsyncStub:
         marquee.v1.user_encoder_pb2.BatchEncodeRequest,
         marquee.v1.user_encoder_pb2.BatchEncodeResponse,
     ]
-    """Encodes up to 1,024 people in one tower run, with a status per person.
+    """Encodes up to 1,024 people together, with a status per person.
 
     Errors of the whole call: INVALID_ARGUMENT (0 or too many items, or a field beside them) and FAILED_PRECONDITION as
     for Encode.
@@ -126,7 +126,7 @@ class UserEncoderServiceServicer(metaclass=abc.ABCMeta):
         request: marquee.v1.user_encoder_pb2.BatchEncodeRequest,
         context: _ServicerContext,
     ) -> typing.Union[marquee.v1.user_encoder_pb2.BatchEncodeResponse, collections.abc.Awaitable[marquee.v1.user_encoder_pb2.BatchEncodeResponse]]:
-        """Encodes up to 1,024 people in one tower run, with a status per person.
+        """Encodes up to 1,024 people together, with a status per person.
 
         Errors of the whole call: INVALID_ARGUMENT (0 or too many items, or a field beside them) and FAILED_PRECONDITION as
         for Encode.
