@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from marquee.features import LIKED, NO_EVENTS, RATED, RETRACTED, Events, current
 from services.user_encoder.breaker import Breaker
 from services.user_encoder.last_known import LastKnown
-from services.user_encoder.stores.base import UserWrite
+from services.user_encoder.stores.base import UserWrite, add
 from tests.encoder_rigs import Row, events
 
 KILOBYTE = 1000
@@ -145,6 +147,60 @@ def test_a_read_that_began_before_a_deletion_is_not_remembered() -> None:
     assert known.get("bob", 14.0) is None
     known.put("bob", likes(4), 14.0)
     assert recalled(known, "bob", 15.0) == [4]
+
+
+class Plain:
+    """Remembers everybody for ever, and merges at once: what `LastKnown` must recall where nothing is too much."""
+
+    def __init__(self) -> None:
+        self.people: dict[str, Events] = {}
+        self.changed: dict[str, float] = {}
+        self.forgot_at = -1.0
+
+    def put(self, user_id: str, history: Events, began: float) -> None:
+        if began > max(self.forgot_at, self.changed.get(user_id, -1.0)):
+            self.people[user_id] = history
+
+    def record(self, write: UserWrite, now: float) -> None:
+        self.changed[write.user_id] = now
+        if write.user_id in self.people:
+            self.people[write.user_id] = add(self.people[write.user_id], write)
+
+    def forget(self, user_id: str | None, now: float) -> None:
+        self.forgot_at = now
+        self.people = {} if user_id is None else {name: one for name, one in self.people.items() if name != user_id}
+
+
+movie_ids = st.lists(st.integers(1, 6), min_size=1, max_size=3, unique=True)
+people = st.sampled_from(["ada", "bob"])
+# What is done, with whom, which movies, and how long ago a read began.
+Step = tuple[str, str | None, list[int], int]
+steps: st.SearchStrategy[Step] = st.one_of(
+    st.tuples(st.just("put"), people, movie_ids, st.integers(0, 3)),
+    st.tuples(st.just("record"), people, movie_ids, st.just(0)),
+    st.tuples(st.just("forget"), st.one_of(people, st.none()), st.just([]), st.just(0)),
+    st.tuples(st.just("recall"), people, st.just([]), st.just(0)),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(steps, max_size=25))
+def test_it_recalls_what_a_plain_memory_does(taken: list[Step]) -> None:
+    known, plain = memory(), Plain()
+    last: list[Step] = [("recall", "ada", [], 0), ("recall", "bob", [], 0)]
+    for now, (what, user_id, movies, late) in enumerate(taken + last, 10):
+        if what == "forget":
+            known.forget(None if user_id is None else digest(user_id), float(now))
+            plain.forget(user_id, float(now))
+        elif user_id is None or what == "recall":
+            history = plain.people.get(user_id or "")
+            assert recalled(known, user_id or "", float(now)) == (history and history.movie_ids.tolist())
+        elif what == "record":
+            known.record(UserWrite(user_id, likes(*movies)), float(now))
+            plain.record(UserWrite(user_id, likes(*movies)), float(now))
+        else:
+            known.put(user_id, likes(*movies), now - late - 0.5)
+            plain.put(user_id, likes(*movies), now - late - 0.5)
 
 
 def test_the_breaker_opens_after_five_failures_in_a_row_and_tells_once(caplog: pytest.LogCaptureFixture) -> None:
