@@ -20,7 +20,7 @@ class MovieRecord(NamedTuple):
     """Holds what is known about a movie. What is not known is None or empty, never a placeholder.
 
     `title` is as a person reads it ("The Matrix"), without the year. `external_id` is "source:id". `mean_rating` is
-    in stars, 0.5 to 5, over the `rating_count` ratings of the training data.
+    in stars, 0.5 to 5, over the `rating_count` ratings of the training data. `links` are URLs of pages about the movie.
     """
 
     movie_id: int
@@ -35,6 +35,7 @@ class MovieRecord(NamedTuple):
     external_id: str = ""
     mean_rating: float | None = None
     rating_count: int = 0
+    links: tuple[str, ...] = ()
 
 
 def parse_title(raw: str) -> tuple[str, int | None]:

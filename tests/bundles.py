@@ -105,6 +105,7 @@ def movie_record(number: int) -> MovieRecord:
         external_id=f"imdb:tt{movie_id:07d}" if number % 6 else "",
         mean_rating=None if number % 10 == 9 else 0.5 + number % 10 / 2,
         rating_count=0 if number % 10 == 9 else 1 + number * 7 % 100,
+        links=(f"https://www.imdb.com/title/tt{movie_id:07d}/",) if number % 6 else (),
     )
 
 

@@ -55,6 +55,7 @@ CREATE TABLE movie (
     external_id TEXT NOT NULL,
     mean_rating REAL,
     rating_count INTEGER NOT NULL,
+    links TEXT NOT NULL,
     names TEXT NOT NULL,
     fame REAL NOT NULL
 ) STRICT;
@@ -123,7 +124,7 @@ def _fame(rating_count: int) -> float:
     return round(math.log(2 + rating_count), 3)
 
 
-_LISTS = tuple(MovieRecord._fields.index(name) for name in ("genres", "directors", "cast"))
+_LISTS = tuple(MovieRecord._fields.index(name) for name in ("genres", "directors", "cast", "links"))
 
 
 def _from_row(row: Sequence[Any]) -> MovieRecord:
@@ -284,6 +285,7 @@ class Catalog:
         try:
             self._check()
             self._rows("PRAGMA mmap_size = 268435456")
+            self._columns = self._readable_columns()
             self.count: int = self._rows("SELECT count(*) FROM movie")[0][0]
         except BundleError:
             self.close()
@@ -298,6 +300,11 @@ class Catalog:
                 f"{self._path}: schema version {version} is not read here (this code reads {SCHEMA_VERSION}); run a "
                 "Marquee that does, or export the bundle with this version"
             )
+
+    def _readable_columns(self) -> str:
+        """Lists the columns of a record; a catalogue written before there were links has none of any movie."""
+        has_links = any(column[1] == "links" for column in self._rows("PRAGMA table_info (movie)"))
+        return _COLUMNS if has_links else _COLUMNS.replace('"links"', "''")
 
     def close(self) -> None:
         """Closes the file; what is asked afterwards raises sqlite3.ProgrammingError."""
@@ -330,7 +337,7 @@ class Catalog:
         """Yields every movie, ascending by id."""
         last = 0
         while rows := self._rows(
-            f"SELECT {_COLUMNS} FROM movie WHERE movie_id > ? ORDER BY movie_id LIMIT ?", (last, _CHUNK)
+            f"SELECT {self._columns} FROM movie WHERE movie_id > ? ORDER BY movie_id LIMIT ?", (last, _CHUNK)
         ):
             yield from map(_from_row, rows)
             last = rows[-1][0]
@@ -352,11 +359,11 @@ class Catalog:
         return self._rows(sql, {**reading._asdict(), "limit": limit})
 
     def _one(self, condition: str, value: int | str) -> MovieRecord | None:
-        rows = self._rows(f"SELECT {_COLUMNS} FROM movie WHERE {condition}", (value,))
+        rows = self._rows(f"SELECT {self._columns} FROM movie WHERE {condition}", (value,))
         return _from_row(rows[0]) if rows else None
 
     def _chunk(self, ids: list[int]) -> Iterator[tuple[int, MovieRecord]]:
-        sql = f"SELECT {_COLUMNS} FROM json_each(?) CROSS JOIN movie ON movie_id = json_each.value"
+        sql = f"SELECT {self._columns} FROM json_each(?) CROSS JOIN movie ON movie_id = json_each.value"
         return ((row[0], _from_row(row)) for row in self._rows(sql, (json.dumps(ids),)))
 
     def _rows(self, sql: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:

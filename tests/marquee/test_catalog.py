@@ -23,6 +23,7 @@ ALIEN = MovieRecord(
     external_id="imdb:tt0078748",
     mean_rating=3.97,
     rating_count=146,
+    links=("https://www.imdb.com/title/tt0078748/", "https://www.themoviedb.org/movie/348"),
 )
 
 # Each has an id, a title, a year and a number of ratings.
@@ -168,6 +169,16 @@ def test_a_newer_schema_is_refused_by_number(tmp_path: Path) -> None:
     newer.close()
     with pytest.raises(BundleError, match="schema version 2 is not read here"):
         Catalog(tmp_path / "c")
+
+
+def test_a_catalogue_from_before_there_were_links_is_read_without_them(tmp_path: Path) -> None:
+    write_catalog(tmp_path / "c", [ALIEN])
+    older = sqlite3.connect(tmp_path / "c")
+    older.execute("ALTER TABLE movie DROP COLUMN links")
+    older.close()
+    with Catalog(tmp_path / "c") as catalog:
+        assert catalog.get(1214) == ALIEN._replace(links=())
+        assert catalog.search("alien", limit=1) == list(catalog.all()) == [ALIEN._replace(links=())]
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

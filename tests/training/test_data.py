@@ -318,7 +318,10 @@ def test_metadata_gaps_stay_empty(tmp_path: Path) -> None:
 def test_links_keep_leading_zeros(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "links.csv").write_text("movieId,imdbId,tmdbId\n1,0113277,949\n30,,603\n7000000000000000001,,\n")
-    assert [movie.external_id for movie in load_dataset(tmp_path).movies] == ["imdb:tt0113277", "tmdb:603", ""]
+    movies = load_dataset(tmp_path).movies
+    assert [movie.external_id for movie in movies] == ["imdb:tt0113277", "tmdb:603", ""]
+    imdb, tmdb = "https://www.imdb.com/title/tt0113277/", "https://www.themoviedb.org/movie/"
+    assert [movie.links for movie in movies] == [(imdb, f"{tmdb}949"), (f"{tmdb}603",), ()]
 
 
 def test_missing_genres_are_the_empty_tuple(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ _EXPORTED_SHARDS = dataclasses.replace(_EXPORTED, events_file="events/*.parquet"
 _KNOWN = (_MOVIELENS, _MOVIELENS_1M, _EXPORTED, _EXPORTED_SHARDS)
 # Begins every fingerprint: raise it when cleaning changes what the same files make.
 _FINGERPRINT_VERSION = b"marquee dataset 1\n"
+_HASHED_FIELDS = MovieRecord._fields.index("links")
 _HASHED_AT_ONCE = 1 << 20
 
 
@@ -204,9 +205,9 @@ def _is_simulated(folder: Path) -> bool:
 
 
 def _fingerprint(movies: Sequence[MovieRecord], movie_ids: npt.NDArray[np.int64], events: CleanEvents) -> str:
-    """Hashes movies and events in their fixed order; ratings' means follow from the events."""
+    """Hashes movies and events in their fixed order; ratings' means follow from the events, and links teach nothing."""
     digest = hashlib.sha256(_FINGERPRINT_VERSION)
-    digest.update(json.dumps([movies, events.user_ids]).encode())
+    digest.update(json.dumps([[movie[:_HASHED_FIELDS] for movie in movies], events.user_ids]).encode())
     columns = events.columns
     for values, stored in (
         (columns.users, "<i4"),

@@ -27,6 +27,7 @@ _NO_GENRES = "(no genres listed)"
 _NOTHING = frozenset(("", "nan", "none", "null", "n/a", "<na>", "\\n"))
 _DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
 _WHOLE = re.compile(r"(\d{1,19})(?:\.0+)?", re.ASCII)
+_PAGES = {"imdb": "https://www.imdb.com/title/{}/", "tmdb": "https://www.themoviedb.org/movie/{}"}
 _YEARS = range(1800, 2100)
 _LARGEST_ID = 2**63 - 1
 
@@ -61,7 +62,7 @@ def load_movies(folder: Path, columns: ColumnMap) -> Movies:
     for movie_id in described:
         by_id[movie_id] = _with_metadata(by_id[movie_id], metadata[movie_id], bad_metadata)
     for movie_id in by_id.keys() & links.keys():
-        by_id[movie_id] = by_id[movie_id]._replace(external_id=_external_id(links[movie_id].cells))
+        by_id[movie_id] = _with_links(by_id[movie_id], links[movie_id].cells)
     records = [by_id[movie_id] for movie_id in sorted(by_id)]
     return Movies(records, len(described), [rejects, bad_metadata, bad_links])
 
@@ -171,11 +172,16 @@ def _with_metadata(movie: MovieRecord, record: _Record, rejects: Rejects) -> Mov
     )
 
 
-def _external_id(cells: dict[str, str]) -> str:
+def _with_links(movie: MovieRecord, cells: dict[str, str]) -> MovieRecord:
     imdb, tmdb = _whole(cells["imdbId"].strip().removeprefix("tt")), _whole(cells["tmdbId"])
-    if imdb:
-        return f"imdb:tt{imdb:07}"  # written anew: a spreadsheet eats the zeros of "0114709"
-    return f"tmdb:{tmdb}" if tmdb else ""
+    # The number is written anew: a spreadsheet eats the zeros of "0114709".
+    ids = ([f"imdb:tt{imdb:07}"] if imdb else []) + ([f"tmdb:{tmdb}"] if tmdb else [])
+    return movie._replace(external_id=ids[0] if ids else "", links=tuple(map(_page, ids)))
+
+
+def _page(external_id: str) -> str:
+    source, _, number = external_id.partition(":")
+    return _PAGES[source].format(number)
 
 
 def _names(cell: str, between: str) -> tuple[str, ...]:
