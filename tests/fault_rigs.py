@@ -12,7 +12,7 @@ import numpy as np
 from marquee.features import CLICKED, LIKED
 from marquee.v1 import live_features_pb2, user_encoder_pb2
 from services.user_encoder.stores.opening import READ_PART
-from services.user_encoder.stores.redis import RedisStore
+from services.user_encoder.stores.redis_store import RedisStore
 from services.user_encoder.stores.redis_url import parse_redis_url
 from services.user_encoder.stores.tags import Tags
 from tests.encoder_rigs import EncoderRig, Row, columns, encoder_on, recording

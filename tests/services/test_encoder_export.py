@@ -27,7 +27,7 @@ from services.user_encoder import __main__ as program
 from services.user_encoder import event_export, export_folder
 from services.user_encoder.export_folder import Source, export_events
 from services.user_encoder.stores.base import FeatureStore, UserWrite
-from services.user_encoder.stores.redis import RedisStore
+from services.user_encoder.stores.redis_store import RedisStore
 from services.user_encoder.stores.redis_url import parse_redis_url
 from services.user_encoder.stores.sqlite import SqliteStore
 from services.user_encoder.stores.tags import KEY_BYTES, Tags

@@ -23,7 +23,7 @@ from services.user_encoder import commands, event_import, rating_files
 from services.user_encoder.event_import import Imported, Resume, import_events
 from services.user_encoder.rating_files import BadRows
 from services.user_encoder.stores.base import FeatureStore, UserWrite, pack
-from services.user_encoder.stores.redis import RedisStore
+from services.user_encoder.stores.redis_store import RedisStore
 from services.user_encoder.stores.redis_url import parse_redis_url
 from services.user_encoder.stores.sqlite import SqliteStore
 from services.user_encoder.stores.tags import KEY_BYTES, Tags

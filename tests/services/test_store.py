@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from marquee.errors import StoreUnavailable
 from marquee.features import LIKED, MAX_EVENTS, NO_EVENTS, RATED, RETRACTED, Events, union, user_hash
 from services.user_encoder.stores.base import FeatureStore, UserWrite, Written, pack, unpack
-from services.user_encoder.stores.redis import RedisStore
+from services.user_encoder.stores.redis_store import RedisStore
 from services.user_encoder.stores.redis_url import parse_redis_url
 from services.user_encoder.stores.sqlite import SqliteStore
 from services.user_encoder.stores.tags import KEY_BYTES, Tags

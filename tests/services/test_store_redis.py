@@ -15,7 +15,7 @@ from redis.crc import key_slot
 from marquee.errors import StoreUnavailable
 from marquee.features import LIKED, Events
 from services.user_encoder.stores.base import UserWrite, Written, pack
-from services.user_encoder.stores.redis import RedisStore
+from services.user_encoder.stores.redis_store import RedisStore
 from services.user_encoder.stores.redis_url import parse_redis_url
 from services.user_encoder.stores.tags import KEY_BYTES, Tags
 from tests.redis_rigs import RedisCluster, RedisServer, redis_cluster, redis_server, until

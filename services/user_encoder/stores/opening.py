@@ -23,7 +23,7 @@ def open_store(settings: UserEncoderSettings) -> FeatureStore:
     if not is_url(settings.store) or settings.store_key is None:
         return SqliteStore(Path(settings.store).expanduser(), key_path=settings.store_key)
     # Not at the top: a worker with a file has no use for the client's 20 MB.
-    from services.user_encoder.stores.redis import RedisStore
+    from services.user_encoder.stores.redis_store import RedisStore
 
     url, tags = parse_redis_url(settings.store), read_tags(settings.store_key)
     return RedisStore(url, tags, read_timeout_s=READ_PART * settings.store_timeout_s)
