@@ -68,6 +68,7 @@ def measure(work: Work) -> list[Row]:
     rows = [row for case in cases for row in _flood(work, cores, case)]
     with _redis(work, cores) as redis:
         rows += _flood(work, cores, Case("Encode by id, Redis", _SERVICE, _ENCODE, requests.by_id, 0.45, redis))
+    rows += _stages(work, cores, requests.by_events)
     rows += _record(work, cores, requests.record_one, "of one person")
     rows += _record(work, cores, requests.record_many, "of as many people")
     second, sequence = _train(work, "--seed", "1"), _train(work, "--tower", "sequence")
@@ -129,6 +130,22 @@ def _flood(work: Work, cores: Shares, case: Case) -> list[Row]:
     if resident is not None and case.module == _SERVICE:
         rows.append(_row(f"{case.name}: memory of the worker after it", resident / 1e6, "MB", 300.0, "resident"))
     return rows
+
+
+def _stages(work: Work, cores: Shares, requests: Sequence[bytes]) -> list[Row]:
+    """Times the stages of encoding one person, and 32 together; the sum is the figure, the stages stand beside it."""
+    say("timing the stages of Encode in process")
+    told = ("--registry", work.registry, "--requests", _written(work, requests))
+    timed: dict[str, dict[str, float]] = json.loads(
+        work.processes.run("benchmarks.stages", *told, cores=cores.servers).stdout
+    )
+
+    def row(people: str, stages: dict[str, float]) -> Row:
+        beside = ", ".join(f"{stage} {us:.1f}" for stage, us in stages.items())
+        what = f"Encode of {EVENTS} events in process, {people} at once: a person"
+        return Row("encoding", what, sum(stages.values()), "µs", None, beside, stages)
+
+    return [row(people, stages) for people, stages in timed.items()]
 
 
 def _arguments(work: Work) -> tuple[str | Path, ...]:

@@ -43,19 +43,12 @@ def pack(columns: types_pb2.EventColumns) -> Packed | None:
         place = _PLACES.get(message[at])
         if place is None:
             return None
-        size, at = _size(message, at + 1)
+        at, size, shift = at + 2, message[at + 1] & 127, 7
+        while message[at - 1] > 127:
+            at, size, shift = at + 1, size | (message[at] & 127) << shift, shift + 7
         fields[place] = message[at : at + size]
         at += size
-    return Packed(*fields)
-
-
-def _size(message: bytes, at: int) -> tuple[int, int]:
-    size, shift = 0, 0
-    while message[at] > 127:
-        size |= (message[at] & 127) << shift
-        shift += 7
-        at += 1
-    return size | message[at] << shift, at + 1
+    return Packed._make(fields)
 
 
 def integers(packed: bytes) -> Int64s:
