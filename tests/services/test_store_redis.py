@@ -71,6 +71,8 @@ async def test_names_of_keys_tell_nobodys_id(store: RedisStore, server: RedisSer
     await store.write([UserWrite("{ada}", liked(1), ("led-by",)), UserWrite("bob", liked(1))])
     await store.delete("bob", 10**9)
     expected = [key_of("bob", "deleted"), key_of("{ada}"), key_of("{ada}", "requests"), b"marquee:key-check"]
+    # Until the files are written anew.
+    expected.append(b"marquee:files-to-clean")
     assert sorted(server.ask.keys()) == sorted(expected)
     assert server.ask.get(key_of("bob", "deleted")) == b"1000000000"
     assert server.ask.get(key_of("{ada}", "requests")) == b'[[1000,1,2,"led-by"]]'
@@ -347,6 +349,24 @@ async def test_closing_waits_for_the_files(tmp_path: Path) -> None:
         async with aclosing(open_store(server)) as store:
             await plant_and_delete(store, [server])
         assert not planted(server.folder)
+
+
+async def test_another_encoder_sees_to_the_files_that_a_killed_one_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with redis_server(tmp_path / "kept", "--appendonly", "yes") as server:
+        async with aclosing(open_store(server)) as killed, aclosing(open_store(server)) as other:
+            monkeypatch.setattr(killed._files, "clean", lambda: None)
+            await plant_and_delete(killed, [server])
+            watching = asyncio.ensure_future(other.watch_deletions(lambda _: None))
+            await check_it_is_gone(other, [server])
+
+            async def noted_no_more() -> bool:
+                return server.ask.get("marquee:files-to-clean") is None
+
+            await eventually(noted_no_more)
+            watching.cancel()
+            await asyncio.wait([watching])
 
 
 async def test_a_redis_that_may_not_be_asked_for_new_files_is_told(

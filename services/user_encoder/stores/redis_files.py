@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from redis.exceptions import RedisError, ResponseError
 
-from services.user_encoder.stores.redis_servers import Node, Servers
+from services.user_encoder.stores.redis_servers import Call, Node, Servers
 
 _log = logging.getLogger(__name__)
 
@@ -19,6 +20,12 @@ _TOGETHER_S = 0.5
 _POLL_S = 0.2
 _RETRY_S = 5.0
 _CURE = "run BGREWRITEAOF and BGSAVE on each of its servers, replicas too, where it keeps such files"
+
+
+# Holds a random word from before a deletion until the files are written anew: another encoder does what a killed one
+# left.
+_TO_CLEAN = b"marquee:files-to-clean"
+_DONE = b"if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
 
 
 class FileCleaner:
@@ -30,6 +37,22 @@ class FileCleaner:
         self._wanted = False
         self._hurry = asyncio.Event()
         self._working: asyncio.Task[None] | None = None
+
+    async def announce(self) -> None:
+        """Notes that files will have to be written anew, for when this process does not come to it."""
+        # A full Redis does not take the note; the deletion must not fail for that.
+        await self._servers.run_one(Call(_TO_CLEAN, ("SET", _TO_CLEAN, os.urandom(8))))
+
+    async def go_on(self) -> None:
+        """Does what an encoder noted that did not come to it."""
+        if await self._noted() is not None:
+            self.clean()
+
+    async def _noted(self) -> bytes | None:
+        reply = await self._servers.run_one(Call(_TO_CLEAN, ("GET", _TO_CLEAN)))
+        if isinstance(reply, Exception):
+            raise reply
+        return cast("bytes | None", reply)
 
     def clean(self) -> None:
         """Asks for files without what has been deleted until now."""
@@ -43,7 +66,9 @@ class FileCleaner:
             await self._pause(_TOGETHER_S)
             self._wanted = False
             try:
+                noted = await self._noted() or b""
                 await self._clean_all()
+                await self._servers.run_one(Call(_TO_CLEAN, ("EVAL", _DONE, 1, _TO_CLEAN, noted)))
             except (RedisError, OSError) as error:
                 # Where it may not be asked that at all, asking again would not help.
                 self._wanted = not isinstance(error, ResponseError)

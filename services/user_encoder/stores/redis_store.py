@@ -299,6 +299,7 @@ class RedisStore:
 
     async def _delete(self, user_id: str, at_ms: int) -> bool:
         await self._check_before_writing()
+        await self._files.announce()
         tag = self._tags.of(user_id)
         keys = _keys(tag)
         [reply] = await self._run(self._writers, [Call(keys.history, ("EVAL", _DELETE, 3, *keys, at_ms, CHANNEL, tag))])
@@ -424,6 +425,7 @@ class RedisStore:
             await connection.read_response()
             # What was deleted before could not be heard.
             forget(None)
+            await self._files.go_on()
             async for tag in _messages(connection):
                 forget(tag)
         finally:
