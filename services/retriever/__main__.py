@@ -9,6 +9,7 @@ from marquee.bundle.registry import Registry
 from marquee.engine.index import use_threads
 from services.common.server import Life, run_service
 from services.common.spaces import Spaces
+from services.retriever.block_list import BlockList
 from services.retriever.retrieval import Retrieval
 from services.retriever.servicer import SERVICES, add_servicers
 from services.retriever.settings import RetrieverSettings
@@ -18,13 +19,15 @@ SUMMARY = "Finds the movies nearest to a query vector, and looks movies up."
 
 async def serve(settings: RetrieverSettings) -> None:
     """Serves until a signal comes."""
+    block_list = BlockList(settings.block_list)
     async with Life(settings, SERVICES) as life:
         # Bundles are loaded in other threads, and searched in this one.
         use_threads(settings.threads)
-        spaces = Spaces(Registry(settings.registry), partial(Retrieval, threads=settings.threads), settings)
+        load = partial(Retrieval, threads=settings.threads, block_list=block_list)
+        spaces = Spaces(Registry(settings.registry), load, settings)
         await spaces.start()
         add_servicers(spaces, life.server)
-        await life.run(spaces.watch())
+        await life.run(spaces.watch(), block_list.watch())
 
 
 def main() -> int:

@@ -1,25 +1,34 @@
-"""Filters: one mask a genre, language and year is made once a bundle, so that a query's mask costs microseconds.
+"""Filters: what they ask of a movie is laid out by row once a bundle, so that a query's mask costs microseconds.
 
 N movies, in the rows of the index.
 """
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from marquee.engine.index import Index, Mask
 from marquee.errors import InvalidRequest
-from marquee.features import Int64s
+from marquee.features import HistoryIndex, Int64s, fold
 from marquee.movies import MovieRecord
 from marquee.v1 import types_pb2
+from services.retriever.block_list import BlockList
+from services.retriever.groups import Groups, GroupsMaker
 
 MAX_NAMES = 100
 MAX_IDS = 100_000
 
-_NAMES = ("genres_any", "genres_all", "genres_none", "languages")
+_NAMES = ("genres_any", "genres_all", "genres_none", "languages", "people_any")
 _IDS = ("include_ids", "exclude_ids")
+_RANGES = ("year", "rating_count")
+
+_NO_YEAR = np.iinfo(np.int32).min
 
 
 def check_filter(wanted: types_pb2.MovieFilter, path: str) -> None:
@@ -30,81 +39,189 @@ def check_filter(wanted: types_pb2.MovieFilter, path: str) -> None:
             if count > most:
                 field = f"{path}.{name}"
                 raise InvalidRequest(f"{field} has {count} entries; send at most {most}", field=field)
-    if wanted.HasField("year_min") and wanted.HasField("year_max") and wanted.year_min > wanted.year_max:
-        field = f"{path}.year_min"
-        raise InvalidRequest(
-            f"{field} is {wanted.year_min}, after year_max, {wanted.year_max}; no movie can be of both", field=field
-        )
+    for name in _RANGES:
+        _check_range(wanted, name, path)
+    if not math.isfinite(wanted.rating_min):
+        field = f"{path}.rating_min"
+        raise InvalidRequest(f"{field} is {wanted.rating_min}; send stars, 0.5 to 5, or leave it unset", field=field)
+
+
+def _check_range(wanted: types_pb2.MovieFilter, name: str, path: str) -> None:
+    low, high = f"{name}_min", f"{name}_max"
+    if not wanted.HasField(low) or not wanted.HasField(high):
+        return
+    least, most = getattr(wanted, low), getattr(wanted, high)
+    if least > most:
+        field = f"{path}.{low}"
+        raise InvalidRequest(f"{field} is {least}, above {high}, {most}; no movie can be of both", field=field)
 
 
 class Filters:
-    """Turns filters into masks over the rows of an index."""
+    """Turns filters, exclusions and the block list into masks over the rows of an index."""
 
-    def __init__(self, index: Index, movies: Iterable[MovieRecord]) -> None:
+    def __init__(self, index: Index, movies: Iterable[MovieRecord], block_list: BlockList) -> None:
         self._index = index
-        count = index.count
-        self._years = np.zeros(count, np.int32)
-        self._has_year = np.zeros(count, bool)
-        self._nothing = np.zeros(count, bool)
-        self._genres: dict[str, Mask] = {}
-        self._languages: dict[str, Mask] = {}
-        rows = dict(zip(index.movie_ids.tolist(), range(count), strict=True))
-        for movie in movies:
-            if movie.movie_id in rows:
-                self._add(movie, rows[movie.movie_id])
+        self._facts = _Facts(index.movie_ids, movies)
+        self._block_list = block_list
+        self._blocked = block_list.ids, index.rows(block_list.ids)
 
-    def _add(self, movie: MovieRecord, row: int) -> None:
-        for genre in movie.genres:
-            self._mark(self._genres, genre, row)
-        if movie.language:
-            self._mark(self._languages, movie.language, row)
-        if movie.year is not None:
-            self._years[row], self._has_year[row] = movie.year, True
+    @property
+    def missing(self) -> Int64s:
+        """Lists the movies of the index that are not among the movies that were given."""
+        return self._index.movie_ids[~self._facts.known]
 
-    def _mark(self, masks: dict[str, Mask], name: str, row: int) -> None:
-        masks.setdefault(name.casefold(), np.zeros(self._index.count, bool))[row] = True
+    @property
+    def genres(self) -> Groups:
+        """Says which movies have which genre."""
+        return self._facts.genres
+
+    @property
+    def directors(self) -> Groups:
+        """Says which movies are whose."""
+        return self._facts.directors
+
+    def matching(self, wanted: types_pb2.MovieFilter | None, excluded: Int64s) -> Mask | None:
+        """Marks the movies that may be in an answer: None where all may, else a mask that the caller may write into."""
+        blocked = self._blocked_rows()
+        if wanted is None:
+            if len(excluded) == 0 and len(blocked) == 0:
+                return None
+            mask = np.ones(self._index.count, bool)
+        else:
+            mask = self.passing(wanted)
+            if wanted.exclude_ids:
+                mask[self._rows(wanted.exclude_ids)] = False
+        mask[blocked] = False
+        if len(excluded):
+            mask[self._index.rows(excluded)] = False
+        return mask
+
+    def _blocked_rows(self) -> Int64s:
+        ids, rows = self._blocked
+        if ids is not self._block_list.ids:
+            ids = self._block_list.ids
+            rows = self._index.rows(ids)
+            self._blocked = ids, rows
+        return rows
+
+    def _rows(self, movie_ids: Sequence[int]) -> Int64s:
+        return self._index.rows(np.fromiter(movie_ids, np.int64, len(movie_ids)))
 
     def passing(self, wanted: types_pb2.MovieFilter) -> Mask:
         """Marks the movies that meet every condition but `exclude_ids`; the caller may write into the mask."""
-        mask = self._included(wanted.include_ids)
-        if wanted.genres_any:
-            mask &= self._any(self._genres, wanted.genres_any)
-        for genre in wanted.genres_all:
-            mask &= self._genres.get(genre.casefold(), self._nothing)
-        if wanted.genres_none:
-            mask &= ~self._any(self._genres, wanted.genres_none)
-        if wanted.languages:
-            mask &= self._any(self._languages, wanted.languages)
-        self._keep_years(mask, wanted)
+        mask = np.ones(self._index.count, bool)
+        if wanted.include_ids:
+            mask[:] = False
+            mask[self._rows(wanted.include_ids)] = True
+        self._facts.keep(mask, wanted)
         return mask
 
-    def excluding(self, mask: Mask | None, movie_ids: Int64s) -> Mask | None:
-        """Takes movies out of a mask, None being the one that lets everything through."""
-        if len(movie_ids) == 0:
-            return mask
-        if mask is None:
-            mask = np.ones(self._index.count, bool)
-        mask[self._index.rows(movie_ids)] = False
-        return mask
 
-    def _included(self, movie_ids: Sequence[int]) -> Mask:
-        if not movie_ids:
-            return np.ones(self._index.count, bool)
+class _Facts:
+    """Holds what filters ask of movies, by row."""
+
+    def __init__(self, movie_ids: Int64s, movies: Iterable[MovieRecord]) -> None:
+        maker = _FactsMaker(movies)
+        rows = HistoryIndex(movie_ids).rows(np.array(maker.ids))
+        count = len(movie_ids)
+        self.known = np.zeros(count, bool)
+        self.known[rows[rows >= 0]] = True
+        self._years = _by_row(maker.years, rows, count)
+        self._ratings = _by_row(maker.ratings, rows, count)
+        self._rating_counts = _by_row(maker.rating_counts, rows, count)
+        self._languages = _by_row(maker.languages, rows, count)
+        self._language_codes = maker.language_codes
+        self.genres = maker.genres.make(rows, count)
+        self.directors = maker.directors.make(rows, count)
+        self._people = maker.people.make(rows, count)
+        self._nothing = np.zeros(count, bool)
+        # A dozen or two; of a common one the rows would take as much room and longer.
+        self._genre_masks = {name: self._mask(self.genres, [name]) for name in self.genres.names()}
+
+    def _mask(self, groups: Groups, names: Iterable[str]) -> Mask:
         mask = self._nothing.copy()
-        mask[self._index.rows(np.array(movie_ids, np.int64))] = True
+        for name in names:
+            mask[groups.rows(name)] = True
         return mask
 
-    def _any(self, masks: dict[str, Mask], names: Sequence[str]) -> Mask:
+    def keep(self, mask: Mask, wanted: types_pb2.MovieFilter) -> None:
+        """Takes out of a mask what does not meet the conditions on genres, languages, people, years and ratings."""
+        self._keep_genres(mask, wanted)
+        if wanted.languages:
+            mask &= self._of_languages(wanted.languages)
+        if wanted.people_any:
+            mask &= self._mask(self._people, map(fold, wanted.people_any))
+        self._keep_years(mask, wanted)
+        self._keep_ratings(mask, wanted)
+
+    def _keep_genres(self, mask: Mask, wanted: types_pb2.MovieFilter) -> None:
+        if wanted.genres_any:
+            mask &= self._of_genres(wanted.genres_any)
+        for genre in wanted.genres_all:
+            mask &= self._genre_masks.get(genre.casefold(), self._nothing)
+        if wanted.genres_none:
+            mask &= ~self._of_genres(wanted.genres_none)
+
+    def _of_genres(self, names: Sequence[str]) -> Mask:
         union = self._nothing.copy()
         for name in names:
-            union |= masks.get(name.casefold(), self._nothing)
+            union |= self._genre_masks.get(name.casefold(), self._nothing)
+        return union
+
+    def _of_languages(self, names: Sequence[str]) -> Mask:
+        union = self._nothing.copy()
+        for name in names:
+            # No movie has the code -1.
+            union |= self._languages == self._language_codes.get(name.casefold(), -1)
         return union
 
     def _keep_years(self, mask: Mask, wanted: types_pb2.MovieFilter) -> None:
-        first, last = wanted.HasField("year_min"), wanted.HasField("year_max")
-        if first or last:
-            mask &= self._has_year
-        if first:
-            mask &= self._years >= wanted.year_min
-        if last:
+        if wanted.HasField("year_min"):
+            mask &= self._years >= max(wanted.year_min, _NO_YEAR + 1)
+        if wanted.HasField("year_max"):
             mask &= self._years <= wanted.year_max
+            mask &= self._years != _NO_YEAR
+
+    def _keep_ratings(self, mask: Mask, wanted: types_pb2.MovieFilter) -> None:
+        if wanted.HasField("rating_min"):
+            # In float32 as on the wire: who asks for what an answer showed gets it. NaN is not above anything.
+            mask &= self._ratings >= np.float32(wanted.rating_min)
+        if wanted.HasField("rating_count_min"):
+            mask &= self._rating_counts >= wanted.rating_count_min
+        if wanted.HasField("rating_count_max"):
+            mask &= self._rating_counts <= wanted.rating_count_max
+
+
+class _FactsMaker:
+    """Reads movies, one after the other, into columns."""
+
+    def __init__(self, movies: Iterable[MovieRecord]) -> None:
+        self.ids, self.rating_counts = array("q"), array("q")
+        self.years, self.languages = array("i"), array("i")
+        self.ratings = array("f")
+        self.language_codes: dict[str, int] = {}
+        self.genres, self.directors, self.people = GroupsMaker(str.casefold), GroupsMaker(fold), GroupsMaker(fold)
+        for movie in movies:
+            self._add(movie)
+
+    def _add(self, movie: MovieRecord) -> None:
+        at = len(self.ids)
+        self.ids.append(movie.movie_id)
+        self.years.append(_NO_YEAR if movie.year is None else movie.year)
+        self.ratings.append(math.nan if movie.mean_rating is None else movie.mean_rating)
+        self.rating_counts.append(movie.rating_count)
+        self.languages.append(self._language(movie.language.casefold()))
+        self.genres.add(at, movie.genres)
+        self.directors.add(at, movie.directors)
+        self.people.add(at, (*movie.directors, *movie.cast))
+
+    def _language(self, name: str) -> int:
+        return self.language_codes.setdefault(name, len(self.language_codes) + 1) if name else 0
+
+
+def _by_row(column: array[int] | array[float], rows: Int64s, count: int) -> npt.NDArray[Any]:
+    """Lays a column out by row; what has the row -1 is left out, and a row that nothing has stays 0."""
+    values = np.array(column)
+    laid_out = np.zeros(count, values.dtype)
+    laid_out[rows[rows >= 0]] = values[rows >= 0]
+    return laid_out

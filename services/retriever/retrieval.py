@@ -12,11 +12,12 @@ import numpy as np
 
 from marquee.bundle.catalog import Catalog
 from marquee.bundle.format import CATALOG, Bundle
-from marquee.engine.index import Hits, Index, Mask
+from marquee.engine.index import Hits, Index
 from marquee.errors import BundleError, InvalidRequest, MovieUnknown
 from marquee.features import Floats, Int64s
 from marquee.movies import MovieRecord
 from marquee.v1 import retriever_pb2, types_pb2
+from services.retriever.block_list import BlockList
 from services.retriever.filters import Filters
 from services.retriever.queries import MOVIE_FIELDS, Wanted
 
@@ -34,44 +35,32 @@ class Found(NamedTuple):
 class Retrieval:
     """Answers queries from one bundle."""
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int = 1, block_list: BlockList | None = None) -> None:
         self.index = Index(bundle, threads=threads)
         self.index.probe(bundle)
         path = bundle.file(CATALOG)
         self.catalog = Catalog(path)
         # A connection serves one thread at a time: a title search of milliseconds must not hold up lookups.
         self.titles = Catalog(path)
-        self._filters = Filters(self.index, self.catalog.all())
+        self.block_list = block_list or BlockList()
+        self.filters = Filters(self.index, self.catalog.all(), self.block_list)
         self._details = Details(self.catalog)
-        self._check_catalog(bundle)
-
-    def _check_catalog(self, bundle: Bundle) -> None:
-        ids = self.index.movie_ids
-        missing = [movie_id for movie_id, movie in zip(ids, self.catalog.get_many(ids), strict=True) if movie is None]
-        if missing:
+        if len(missing := self.filters.missing):
             raise BundleError(
-                f"{bundle.file(CATALOG)}: lacks {len(missing)} movies of the index (first: {missing[0]}); export the "
-                "bundle again"
+                f"{path}: lacks {len(missing)} movies of the index (first: {missing[0]}); export the bundle again"
             )
 
     def search(self, query_D: Floats, wanted: Wanted) -> Found:
         """Finds the nearest movies that are wanted; `query_D` has L2 norm 1."""
-        hits = self.index.search(query_D, wanted.k, self._allowed(wanted))
+        hits = self.index.search(query_D, wanted.k, self.filters.matching(wanted.filter, wanted.excluded))
         return Found(hits, self._short_reason(len(hits.movie_ids), wanted))
-
-    def _allowed(self, wanted: Wanted) -> Mask | None:
-        mask = None
-        if wanted.filter is not None:
-            mask = self._filters.passing(wanted.filter)
-            mask = self._filters.excluding(mask, np.array(wanted.filter.exclude_ids, np.int64))
-        return self._filters.excluding(mask, wanted.excluded)
 
     def _short_reason(self, found: int, wanted: Wanted) -> retriever_pb2.ShortReason:
         if found == wanted.k:
             return retriever_pb2.SHORT_REASON_UNSPECIFIED
         if self.index.count < wanted.k:
             return retriever_pb2.SHORT_REASON_CATALOG
-        if wanted.filter is not None and np.count_nonzero(self._filters.passing(wanted.filter)) < wanted.k:
+        if wanted.filter is not None and np.count_nonzero(self.filters.passing(wanted.filter)) < wanted.k:
             return retriever_pb2.SHORT_REASON_FILTER
         return retriever_pb2.SHORT_REASON_EXCLUDED
 

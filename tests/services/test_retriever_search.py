@@ -196,7 +196,7 @@ BAD_QUERIES: list[tuple[dict[str, Any], str, str]] = [
     ({"filter": {"languages": ["en"] * 101}}, "filter.languages", "101 entries"),
     ({"filter": {"include_ids": [1] * 100_001}}, "filter.include_ids", "at most 100000"),
     ({"filter": {"exclude_ids": [1] * 100_001}}, "filter.exclude_ids", "at most 100000"),
-    ({"filter": {"year_min": 2001, "year_max": 2000}}, "filter.year_min", "is 2001, after year_max, 2000"),
+    ({"filter": {"year_min": 2001, "year_max": 2000}}, "filter.year_min", "is 2001, above year_max, 2000"),
 ]
 BAD_REQUESTS: list[tuple[dict[str, Any], str, str]] = [
     ({"space": ""}, "space", "pass back the space of the Encode answer"),

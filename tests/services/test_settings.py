@@ -36,6 +36,7 @@ def test_the_defaults_are_these() -> None:
         "reflection": False,
         "threads": 1,
         "port_file": None,
+        "block_list": None,
     }
     assert CommonSettings().listen == "127.0.0.1:50051"
 

@@ -1,0 +1,86 @@
+"""Which movies are in a group, such as those of one director, and which groups a movie is in."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+Int32s = npt.NDArray[np.int32]
+
+
+class Ragged:
+    """Holds for each of `count` keys its values, in one array: a Python object a key would cost a hundred bytes."""
+
+    def __init__(self, keys: Int32s, values: Int32s, count: int) -> None:
+        order = np.argsort(keys, kind="stable")
+        self._values = values[order]
+        self._starts = np.searchsorted(keys[order], np.arange(count + 1))
+
+    def of(self, key: int) -> Int32s:
+        """Lists the values of a key."""
+        return self._values[self._starts[key] : self._starts[key + 1]]
+
+    def of_each(self, keys: npt.NDArray[np.int64]) -> list[Int32s]:
+        """Lists the values of several keys."""
+        starts, ends = self._starts[keys].tolist(), self._starts[keys + 1].tolist()
+        return [self._values[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+class Groups:
+    """Knows groups by name, movies by row, and each by the other."""
+
+    def __init__(self, codes: dict[str, int], members: Ragged, groups: Ragged) -> None:
+        self._codes = codes
+        self._members = members
+        self._groups = groups
+
+    def names(self) -> list[str]:
+        """Lists the folded names of all groups."""
+        return list(self._codes)
+
+    def rows(self, folded: str) -> Int32s:
+        """Lists the rows of a group's movies; none where there is no such group."""
+        code = self._codes.get(folded)
+        return np.zeros(0, np.int32) if code is None else self._members.of(code)
+
+    def rows_of(self, code: int) -> Int32s:
+        """Lists the rows of a group's movies by its number."""
+        return self._members.of(code)
+
+    def of_each(self, rows: npt.NDArray[np.int64]) -> list[Int32s]:
+        """Lists the numbers of the groups that each of several movies is in."""
+        return self._groups.of_each(rows)
+
+
+class GroupsMaker:
+    """Collects movies one by one, and makes Groups of them once their rows are known."""
+
+    def __init__(self, fold: Callable[[str], str]) -> None:
+        self._fold = fold
+        self._codes: dict[str, int] = {}
+        # Names as they are spelt: folding one takes longer than everything else that is done to it.
+        self._spelt: dict[str, int] = {}
+        self._pairs = array("i"), array("i")
+
+    def add(self, movie: int, names: Iterable[str]) -> None:
+        """Puts a movie into groups, into none twice."""
+        for code in {self._code(name) for name in names}:
+            self._pairs[0].append(movie)
+            self._pairs[1].append(code)
+
+    def _code(self, name: str) -> int:
+        code = self._spelt.get(name)
+        if code is None:
+            code = self._spelt[name] = self._codes.setdefault(self._fold(name), len(self._codes))
+        return code
+
+    def make(self, row_of_movie: npt.NDArray[np.int64], rows: int) -> Groups:
+        """Makes the groups; a movie whose row is -1 is in none."""
+        movies, codes = map(np.array, self._pairs)
+        at = row_of_movie[movies].astype(np.int32)
+        known = at >= 0
+        at, codes = at[known], codes[known]
+        return Groups(self._codes, Ragged(codes, at, len(self._codes)), Ragged(at, codes, rows))
