@@ -21,11 +21,12 @@ from marquee.features import (
     current,
     merge,
     pad_batch,
+    seen_ids,
     user_hash,
 )
 from marquee.histories import Pair, merge_many, newest_ms, seen_many
 from marquee.v1 import user_encoder_pb2
-from services.user_encoder.checks import Sent, read_many
+from services.user_encoder.checks import Sent, read_events, read_many
 from services.user_encoder.ladder import NOTHING, Known, Ladder
 
 STORE = user_encoder_pb2.FEATURE_SOURCE_STORE
@@ -208,6 +209,27 @@ def prepare(encoder: Encoder, person: Person, known: Known, moment: Moment) -> P
     encoded = encoder.prepare(merged, as_of_ms)
     source = _source(known, sent=person.events.size > 0) if encoded.used else COLD_START
     return Prepared(encoded, merged, as_of_ms, source, known.age_ms, known.degraded)
+
+
+def encode_alone(encoder: Encoder, ask: Ask) -> tuple[Floats, Account]:
+    """Encodes one person by the code for one, which takes half as long for one; returns their vector [D] and account.
+
+    Raises InvalidRequest or UserUnknown.
+    """
+    prepared = prepare(encoder, Person(ask.user_id, read_events(*ask.sent)), ask.known, ask.moment)
+    encoded = prepared.encoded
+    account = Account(
+        prepared.as_of_ms,
+        prepared.source,
+        encoded.used,
+        encoded.unknown,
+        encoded.truncated,
+        encoded.newest_ms,
+        pack_ids(seen_ids(prepared.merged)),
+        prepared.age_ms,
+        prepared.degraded,
+    )
+    return encoder.run_whole(encoded.tower)[0], account
 
 
 def _may_be_cold(moment: Moment, known: Known) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from marquee.engine.encoder import Encoder
 from marquee.errors import MarqueeError
 from marquee.features import Floats
-from services.user_encoder.encoding import Account, Ask, prepare_many
+from services.user_encoder.encoding import Account, Ask, encode_alone, prepare_many
 
 # A server accepts at most about one call in a turn: with fewer turns hardly any call meets another, with 32 of them in
 # flight. A call that is alone pays about 20 µs for these.
@@ -53,21 +53,34 @@ class Together:
             return
         groups, self._groups, self._count = self._groups, {}, 0
         for encoder, group in groups.items():
-            _encode(encoder, [waiting for waiting in group if not waiting.answer.done()])
+            still_there = [waiting for waiting in group if not waiting.answer.done()]
+            if still_there:
+                _encode(encoder, still_there)
 
 
 def _encode(encoder: Encoder, group: list[_Waiting]) -> None:
-    if not group:
-        return
     try:
-        tower, accounts = prepare_many(encoder, [waiting.ask for waiting in group])
-        vectors_BD = encoder.run(tower)
+        answers = _answers(encoder, [waiting.ask for waiting in group])
     except Exception as error:
         for waiting in group:
             waiting.answer.set_exception(error)
         raise
-    for waiting, account, vector in zip(group, accounts, vectors_BD, strict=True):
-        if isinstance(account, MarqueeError):
-            waiting.answer.set_exception(account)
+    for waiting, answer in zip(group, answers, strict=True):
+        if isinstance(answer, MarqueeError):
+            waiting.answer.set_exception(answer)
         else:
-            waiting.answer.set_result((vector, account))
+            waiting.answer.set_result(answer)
+
+
+def _answers(encoder: Encoder, asks: list[Ask]) -> list[tuple[Floats, Account] | MarqueeError]:
+    if len(asks) == 1:
+        try:
+            return [encode_alone(encoder, asks[0])]
+        except MarqueeError as error:
+            return [error]
+    tower, accounts = prepare_many(encoder, asks)
+    vectors_BD = encoder.run(tower)
+    return [
+        account if isinstance(account, MarqueeError) else (vector, account)
+        for vector, account in zip(vectors_BD, accounts, strict=True)
+    ]
