@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from marquee.bundle.format import sync_folder
 from marquee.errors import ConfigError, MarqueeError
-from services.common.server import EXIT_CONFIG
+from services.common.server import EXIT_CONFIG, spare_the_collector
 from services.common.settings import load_settings
 from services.user_encoder.event_import import Imported, Resume, describe, import_events
 from services.user_encoder.export_folder import FINISHED, Exported, Source, export_events
@@ -49,6 +49,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} {name}", description=command.what)
     command.add_arguments(parser)
     options = parser.parse_args(arguments)
+    spare_the_collector()
     try:
         print(asyncio.run(command.run(options)))
     except MarqueeError as error:

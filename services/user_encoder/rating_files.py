@@ -29,8 +29,8 @@ COLUMNS = ("userId", "movieId", "rating", "timestamp")
 # Rows whose events are grouped by person, about 60 bytes a row: in a file in the order of time people come back, and
 # a store takes about as long for one event of a person as for ten.
 WINDOW = 2_000_000
-# Rows that are read before the event loop gets its turn.
-_SLICE = 20_000
+# Rows that are read before the event loop gets its turn; so few that they do not set off the garbage collector.
+_SLICE = 2_000
 _MAX_ID = 2**63 - 1
 
 # The number of a line, and its fields.
@@ -129,9 +129,9 @@ class RatingFile:
     def _csv_rows(self, lines: _Lines) -> Iterator[_Row]:
         try:
             # Blank lines come as empty rows; they are none.
-            yield from ((lines.place.line, row) for row in csv.reader(lines) if row)
+            yield from ((lines.line, row) for row in csv.reader(lines) if row)
         except csv.Error as error:
-            raise DataError(f"{self.path}: line {lines.place.line:,} is not CSV ({error}); mend it") from error
+            raise DataError(f"{self.path}: line {lines.line:,} is not CSV ({error}); mend it") from error
 
     def _columns(self, lines: _Lines) -> _Pick:
         header = next(csv.reader(lines), [])
@@ -190,28 +190,28 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 class _Lines:
-    """Reads lines and keeps count of them. A byte that is no UTF-8 makes its row bad and no other."""
+    """Reads lines; `line` counts those that were read. A byte that is no UTF-8 makes its row bad and no other."""
 
     def __init__(self, stream: BinaryIO, encoding: str) -> None:
         self._stream = stream
         self._encoding = encoding
-        self._offset = self._line = 0
+        self._offset = self.line = 0
 
     @property
     def place(self) -> Place:
         """Is where the next line begins."""
-        return Place(self._offset, self._line)
+        return Place(self._offset, self.line)
 
     def go_to(self, place: Place) -> None:
         """Goes on at a place."""
         self._stream.seek(place.offset)
-        self._offset, self._line = place
+        self._offset, self.line = place
 
     def __iter__(self) -> Iterator[str]:
         for raw in self._stream:
             text = raw.removeprefix(codecs.BOM_UTF8) if self._offset == 0 else raw
             self._offset += len(raw)
-            self._line += 1
+            self.line += 1
             yield text.decode(self._encoding, "surrogateescape")
 
 
@@ -219,7 +219,7 @@ def _dat_rows(lines: _Lines) -> Iterator[_Row]:
     for text in lines:
         row = text.rstrip("\r\n")
         if row:
-            yield lines.place.line, row.split("::")
+            yield lines.line, row.split("::")
 
 
 class _Ratings:
