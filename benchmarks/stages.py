@@ -11,7 +11,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,13 +19,14 @@ import numpy as np
 
 from marquee.bundle.registry import Registry
 from marquee.engine.encoder import Encoder
+from marquee.features import TowerInput, merge, seen_ids, user_hash
 from marquee.histories import Pair, merge_many, seen_many
 from marquee.v1 import user_encoder_pb2
-from services.user_encoder.checks import Sent, read_many
-from services.user_encoder.encoding import Ask, Moment, pack_ids, prepare_many
+from services.user_encoder.checks import Sent, read_events, read_many
+from services.user_encoder.encoding import Ask, Moment, encode_alone, pack_ids, prepare_many
 
 T = TypeVar("T")
-_REPEATS = 30
+_REPEATS = 100
 
 
 class Clock:
@@ -44,30 +45,46 @@ class Clock:
 
 
 def measure(encoder: Encoder, requests: list[bytes], people: int) -> dict[str, float]:
-    """Takes people through the stages, others at each time; returns medians."""
+    """Takes people through the stages, others at each time, one by the code for one; returns medians."""
     clock = Clock(people)
     for at in range(_REPEATS):
         first = at * people % max(1, len(requests) - people)
-        _encode(encoder, requests[first : first + people], clock)
+        encode = _encode_one if people == 1 else _encode_many
+        encode(encoder, requests[first : first + people], clock)
     return {stage: statistics.median(taken) for stage, taken in clock.us.items()}
 
 
-def _encode(encoder: Encoder, requests: list[bytes], clock: Clock) -> None:
+def _parsed(requests: list[bytes], now_ms: int, clock: Clock) -> list[Ask]:
+    moment, parse = Moment(now_ms, live=True, allow_cold_start=True), user_encoder_pb2.EncodeRequest.FromString
+    messages = clock("parsing", lambda: [parse(request) for request in requests])
+    return [Ask("", Sent(message.events, now_ms, "events"), moment) for message in messages]
+
+
+def _encode_one(encoder: Encoder, requests: list[bytes], clock: Clock) -> None:
     now_ms = time.time_ns() // 1_000_000
-    moment = Moment(now_ms, live=True, allow_cold_start=True)
-    parse = user_encoder_pb2.EncodeRequest.FromString
-    messages = clock("parsing the message", lambda: [parse(request) for request in requests])
-    sent = [Sent(message.events, now_ms, "events") for message in messages]
-    asks = [Ask("", one, moment) for one in sent]
-    read: list[Any] = clock("reading and checking its columns", lambda: read_many(sent))
+    (ask,) = _parsed(requests, now_ms, clock)
+    events = clock("reading columns", lambda: read_events(*ask.sent))
+    merged = clock("merging", lambda: merge(ask.known.events, events, user_hash("")))
+    encoded = clock("encoding", lambda: encoder.prepare(merged, now_ms))
+    clock("what was seen", lambda: pack_ids(seen_ids(merged)))
+    _finish(encoder, encoded.tower, [encode_alone(encoder, ask)[1]], clock)
+
+
+def _encode_many(encoder: Encoder, requests: list[bytes], clock: Clock) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    asks = _parsed(requests, now_ms, clock)
+    read: list[Any] = clock("reading columns", lambda: read_many([ask.sent for ask in asks]))
     pairs = [Pair("", ask.known.events, events) for ask, events in zip(asks, read, strict=True)]
     histories = clock("merging", lambda: merge_many(pairs))
     as_of_ms = np.full(len(requests), now_ms)
-    encoded = clock("encoding histories", lambda: encoder.prepare_many(histories, as_of_ms))
+    encoded = clock("encoding", lambda: encoder.prepare_many(histories, as_of_ms))
     clock("what was seen", lambda: [pack_ids(ids) for ids in seen_many(histories)])
-    feeds = clock("gathering history rows", lambda: encoder.feeds(encoded.tower))
+    _finish(encoder, encoded.tower, prepare_many(encoder, asks)[1], clock)
+
+
+def _finish(encoder: Encoder, tower: TowerInput, accounts: Sequence[Any], clock: Clock) -> None:
+    feeds = clock("gathering rows", lambda: encoder.feeds(tower))
     vectors: Any = clock("ONNX Runtime", lambda: encoder.session.run(None, feeds)[0])
-    _, accounts = prepare_many(encoder, asks)
     clock("writing the answer", lambda: [_answer(*one) for one in zip(vectors, accounts, strict=True)])
 
 

@@ -23,7 +23,7 @@ from marquee.bundle.registry import Registry
 from marquee.v1 import user_encoder_pb2
 from marquee.v1.user_encoder_pb2_grpc import UserEncoderServiceStub
 
-RATE = 300.0
+RATE = 150.0
 STEADY_S = 8.0
 _AFTER_S = 1.0
 _DEADLINE_S = 10.0
