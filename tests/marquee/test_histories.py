@@ -106,6 +106,8 @@ def test_people_with_nothing_twice_are_merged_by_packed_keys() -> None:
     assert ascending_of(one._replace(stored=made([Row(10, RATED, 4, 9)]))) is None
     assert ascending_of(one._replace(stored=made([Row(30, RETRACTED, 0, 9)]))) is None
     assert ascending_of(one._replace(stored=made([Row(2**44, LIKED, 0, 9)]))) is None
+    assert ascending_of(one._replace(stored=made([Row(30, LIKED, 0, 2**44)]))) is None
+    assert ascending_of(one._replace(stored=made([Row(30, LIKED, 0, -1)]))) is None
 
 
 def ascending_of(one: Pair) -> list[int] | None:
