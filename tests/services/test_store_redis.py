@@ -273,6 +273,10 @@ async def test_a_cluster_that_loses_a_primary_goes_on(own_cluster: RedisCluster)
         assert {user_id for user_id, one in zip(people, found, strict=True) if isinstance(one, Events)} >= (
             set(people) - of_lost
         )
+        written = await store.write([UserWrite(user_id, liked(1)) for user_id in people])
+        assert {user_id for user_id, one in zip(people, written, strict=True) if isinstance(one, Written)} >= (
+            set(people) - of_lost
+        )
         await eventually(lambda: _written(store, people[0]))
 
         async def all_are_read() -> bool:

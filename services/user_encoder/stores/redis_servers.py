@@ -207,12 +207,6 @@ class Servers:
         ranges = await self._ask_ranges()
         return list(dict.fromkeys(node for _, _, nodes in ranges for node in nodes))
 
-    async def primaries(self) -> list[Node]:
-        """Lists the servers that have keys of their own."""
-        if not self._url.cluster:
-            return [self._url.nodes[0]]
-        return list(dict.fromkeys(nodes[0] for _, _, nodes in await self._ask_ranges()))
-
     def _map_soon(self) -> asyncio.Task[None]:
         """Asks the Cluster where its slots are, once for all who need it now."""
         if self._mapping is None or self._mapping.done():

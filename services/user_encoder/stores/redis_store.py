@@ -103,6 +103,11 @@ class _Change(NamedTuple):
     call: Call | None
 
 
+class _State(NamedTuple):
+    packed: bytes
+    request_ids: bytes
+
+
 class _Place(NamedTuple):
     """Is where a page of a scan starts: SCAN's cursor and the server's run, or a slot and the last tag before."""
 
@@ -201,7 +206,12 @@ class RedisStore:
         await self._check_before_writing()
         outcomes: list[Written | StoreUnavailable] = []
         for start in range(0, len(writes), _SLICE):
-            outcomes += await self._write_slice(writes[start : start + _SLICE])
+            done = await self._write_slice(writes[start : start + _SLICE])
+            outcomes += done
+            if all(isinstance(one, StoreUnavailable) for one in done):
+                # Each of the others would wait as long.
+                outcomes += [done[0]] * (len(writes) - len(outcomes))
+                break
         failure = next((one for one in outcomes if isinstance(one, StoreUnavailable)), None)
         if failure is not None and all(isinstance(one, StoreUnavailable) for one in outcomes):
             raise failure
@@ -269,28 +279,21 @@ class RedisStore:
         history = self._history(user_id, blob)
         if isinstance(history, StoreUnavailable):
             return history
-        packed, outcomes, now_ids, deleted_at_ms = (
-            pack_person(user_id, history),
-            [],
-            request_ids or b"",
-            int(tombstone or 0),
-        )
-        before = packed
+        before = _State(pack_person(user_id, history), request_ids or b"")
+        now, outcomes = before, []
         for write in writes:
-            write = after_deletion(write, deleted_at_ms)
+            write = after_deletion(write, int(tombstone or 0))
             history = add(history, write)
-            now = pack_person(user_id, history)
-            outcomes.append(Written(now != packed, deleted_at_ms))
-            packed = now
-            if any(write.request_ids):
-                now_ids = attribute(now_ids, write)
-        same_ids = now_ids == (request_ids or b"")
-        if packed == before and same_ids:
+            ids = attribute(now.request_ids, write) if any(write.request_ids) else now.request_ids
+            after = _State(pack_person(user_id, history), ids)
+            outcomes.append(Written(after.packed != now.packed, int(tombstone or 0)))
+            now = after
+        if now == before:
             return _Change(user_id, outcomes, None)
         keys = self._keys(user_id)
         version = blob[-_VERSION_BYTES:] if blob else b""
-        value = packed + os.urandom(_VERSION_BYTES)
-        arguments = (version, tombstone or b"", value, b"" if same_ids else now_ids)
+        new_ids = b"" if now.request_ids == before.request_ids else now.request_ids
+        arguments = (version, tombstone or b"", now.packed + os.urandom(_VERSION_BYTES), new_ids)
         return _Change(user_id, outcomes, Call(keys.history, ("EVAL", _WRITE, 3, *keys, *arguments)))
 
     async def delete(self, user_id: str, at_ms: int) -> bool:
@@ -312,7 +315,7 @@ class RedisStore:
         try:
             replies = await servers.run(calls) if calls else []
         except (RedisError, OSError) as error:
-            raise self._unavailable(error) from error
+            replies = [error] * len(calls)
         return [self._unavailable(reply) if isinstance(reply, Exception) else reply for reply in replies]
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
