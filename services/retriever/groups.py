@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from marquee.features import Int64s
 
 Int32s = npt.NDArray[np.int32]
 
@@ -23,10 +26,20 @@ class Ragged:
         """Lists the values of a key."""
         return self._values[self._starts[key] : self._starts[key + 1]]
 
-    def of_each(self, keys: npt.NDArray[np.int64]) -> list[Int32s]:
-        """Lists the values of several keys."""
-        starts, ends = self._starts[keys].tolist(), self._starts[keys + 1].tolist()
-        return [self._values[start:end] for start, end in zip(starts, ends, strict=True)]
+    def of_each(self, keys: Int64s) -> tuple[Int64s, Int32s]:
+        """Lists the values of several keys in one array, and for each the position of its key."""
+        starts = self._starts[keys]
+        lengths = self._starts[keys + 1] - starts
+        ends = np.cumsum(lengths)
+        position = np.repeat(np.arange(len(keys)), lengths)
+        return position, self._values[np.arange(len(position)) + (starts - ends + lengths)[position]]
+
+
+class Memberships(NamedTuple):
+    """Says of several movies which groups they are in, one entry a pair: the movie's position, the group's number."""
+
+    positions: Int64s
+    groups: Int32s
 
 
 class Groups:
@@ -50,9 +63,9 @@ class Groups:
         """Lists the rows of a group's movies by its number."""
         return self._members.of(code)
 
-    def of_each(self, rows: npt.NDArray[np.int64]) -> list[Int32s]:
-        """Lists the numbers of the groups that each of several movies is in."""
-        return self._groups.of_each(rows)
+    def of_each(self, rows: Int64s) -> Memberships:
+        """Says which groups the movies of rows are in."""
+        return Memberships(*self._groups.of_each(rows))
 
 
 class GroupsMaker:
@@ -77,7 +90,7 @@ class GroupsMaker:
             code = self._spelt[name] = self._codes.setdefault(self._fold(name), len(self._codes))
         return code
 
-    def make(self, row_of_movie: npt.NDArray[np.int64], rows: int) -> Groups:
+    def make(self, row_of_movie: Int64s, rows: int) -> Groups:
         """Makes the groups; a movie whose row is -1 is in none."""
         movies, codes = map(np.array, self._pairs)
         at = row_of_movie[movies].astype(np.int32)

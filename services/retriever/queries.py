@@ -23,7 +23,21 @@ MAX_EXAMPLES = 100
 
 MOVIE_FIELDS = tuple(field.name for field in types_pb2.Movie.DESCRIPTOR.fields)
 
+_QUALITIES = {number: name for name, number in retriever_pb2.Quality.items()}
+
 _NO_IDS: Int64s = np.zeros(0, np.int64)
+
+
+class Options(NamedTuple):
+    """Holds what else a list is to be; `min_score` None and caps of 0: no condition."""
+
+    min_score: float | None
+    quality: retriever_pb2.Quality
+    diversity: float
+    max_per_genre: int
+    max_per_director: int
+    vectors: bool
+    debug: bool
 
 
 class Wanted(NamedTuple):
@@ -32,19 +46,50 @@ class Wanted(NamedTuple):
     k: int
     filter: types_pb2.MovieFilter | None
     excluded: Int64s
+    options: Options | None
 
 
 Request = retriever_pb2.SearchRequest | retriever_pb2.BatchSearchQuery | retriever_pb2.SearchSimilarRequest
 
 
 def read_wanted(request: Request, path: str) -> Wanted:
-    """Reads k, filter and exclusions of a query."""
+    """Reads k, filter, exclusions and options of a query."""
     if not 1 <= request.k <= MAX_K:
         raise InvalidRequest(f"{path}k is {request.k}; send 1 to {MAX_K}", field=f"{path}k")
     wanted_filter = request.filter if request.HasField("filter") else None
     if wanted_filter is not None:
         check_filter(wanted_filter, f"{path}filter")
-    return Wanted(request.k, wanted_filter, _read_excluded(request.exclude_packed, f"{path}exclude_packed"))
+    options = _read_options(request.options, f"{path}options") if request.HasField("options") else None
+    return Wanted(request.k, wanted_filter, _read_excluded(request.exclude_packed, f"{path}exclude_packed"), options)
+
+
+def _read_options(options: retriever_pb2.SearchOptions, path: str) -> Options:
+    # NaN is in no range.
+    _check_between(options.min_score, -1.0, 1.0, f"{path}.min_score")
+    _check_between(options.diversity, 0.0, 1.0, f"{path}.diversity")
+    for name in ("max_per_genre", "max_per_director"):
+        cap = getattr(options, name)
+        if cap < 0:
+            raise InvalidRequest(f"{path}.{name} is {cap}; send 1 or more, or 0 for no cap", field=f"{path}.{name}")
+    if options.quality not in _QUALITIES:
+        names = ", ".join(f"{number} ({name})" for number, name in _QUALITIES.items())
+        raise InvalidRequest(
+            f"{path}.quality is {options.quality}, which is no Quality; send one of {names}", field=f"{path}.quality"
+        )
+    return Options(
+        options.min_score if options.HasField("min_score") else None,
+        options.quality,
+        options.diversity,
+        options.max_per_genre,
+        options.max_per_director,
+        options.vectors,
+        options.debug,
+    )
+
+
+def _check_between(value: float, low: float, high: float, field: str) -> None:
+    if not low <= value <= high:
+        raise InvalidRequest(f"{field} is {value:g}; send {low:g} to {high:g}", field=field)
 
 
 def _read_excluded(packed: bytes, field: str) -> Int64s:

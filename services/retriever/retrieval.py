@@ -6,36 +6,30 @@ N movies, D dimension, n hits.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from marquee.bundle.catalog import Catalog
 from marquee.bundle.format import CATALOG, Bundle
-from marquee.engine.index import Hits, Index
+from marquee.engine.index import Index, use_threads
 from marquee.errors import BundleError, InvalidRequest, MovieUnknown
 from marquee.features import Floats, Int64s
 from marquee.movies import MovieRecord
-from marquee.v1 import retriever_pb2, types_pb2
+from marquee.v1 import types_pb2
 from services.retriever.block_list import BlockList
 from services.retriever.filters import Filters
+from services.retriever.finding import Finding, Found, short_reason
 from services.retriever.queries import MOVIE_FIELDS, Wanted
 
 # Details that are kept for the next list, about 1 kB each.
 _MAX_KEPT = 50_000
 
 
-class Found(NamedTuple):
-    """Holds a list of movies, and why it is shorter than was asked for."""
-
-    hits: Hits
-    short_reason: retriever_pb2.ShortReason
-
-
 class Retrieval:
     """Answers queries from one bundle."""
 
     def __init__(self, bundle: Bundle, *, threads: int = 1, block_list: BlockList | None = None) -> None:
+        self._threads = threads
         self.index = Index(bundle, threads=threads)
         self.index.probe(bundle)
         path = bundle.file(CATALOG)
@@ -52,20 +46,19 @@ class Retrieval:
 
     def search(self, query_D: Floats, wanted: Wanted) -> Found:
         """Finds the nearest movies that are wanted; `query_D` has L2 norm 1."""
-        hits = self.index.search(query_D, wanted.k, self.filters.matching(wanted.filter, wanted.excluded))
-        return Found(hits, self._short_reason(len(hits.movie_ids), wanted))
+        if wanted.options is not None:
+            return Finding(self.index, self.filters, query_D, wanted, wanted.options).found()
+        mask = self.filters.matching(wanted.filter, wanted.excluded)
+        hits = self.index.search(query_D, wanted.k, mask)
+        return Found(hits, short_reason(self.index, self.filters, len(hits.movie_ids), wanted, mask))
 
-    def _short_reason(self, found: int, wanted: Wanted) -> retriever_pb2.ShortReason:
-        if found == wanted.k:
-            return retriever_pb2.SHORT_REASON_UNSPECIFIED
-        if self.index.count < wanted.k:
-            return retriever_pb2.SHORT_REASON_CATALOG
-        if wanted.filter is not None and np.count_nonzero(self.filters.passing(wanted.filter)) < wanted.k:
-            return retriever_pb2.SHORT_REASON_FILTER
-        return retriever_pb2.SHORT_REASON_EXCLUDED
+    def search_apart(self, query_D: Floats, wanted: Wanted) -> Found:
+        """Searches in a thread that is not the one that bundles are searched in otherwise."""
+        use_threads(self._threads)
+        return self.search(query_D, wanted)
 
-    def similar(self, examples: Int64s, negatives: Int64s, wanted: Wanted) -> Found:
-        """Finds movies near to the examples and away from the negative ones, without any of them."""
+    def toward(self, examples: Int64s, negatives: Int64s) -> Floats:
+        """Makes the query that is near to the examples and away from the negative ones."""
         query_D = self._mean(examples, "movie_ids")
         if len(negatives):
             query_D = query_D - self._mean(negatives, "negative_movie_ids")
@@ -75,8 +68,7 @@ class Retrieval:
             raise InvalidRequest(
                 "movie_ids and negative_movie_ids cancel each other out; send other examples", field="movie_ids"
             )
-        excluded = np.concatenate((wanted.excluded, examples, negatives))
-        return self.search((query_D / norm).astype(np.float32), wanted._replace(excluded=excluded))
+        return (query_D / norm).astype(np.float32)
 
     def _mean(self, movie_ids: Int64s, field: str) -> Floats:
         vectors_nD = self.index.vectors(movie_ids)

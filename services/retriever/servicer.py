@@ -8,26 +8,31 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
+import numpy as np
 
 from marquee.errors import InvalidRequest, to_status
+from marquee.features import Floats
 from marquee.v1 import catalog_pb2_grpc, retriever_pb2, retriever_pb2_grpc, types_pb2
 from services.common.requests import request_id_of
 from services.common.spaces import Loaded, Spaces
 from services.retriever.catalogue import CatalogServicer
+from services.retriever.finding import Found
 from services.retriever.queries import (
     MAX_QUERIES,
+    Wanted,
     read_details,
     read_examples,
     read_vector,
     read_wanted,
 )
-from services.retriever.retrieval import Found, Retrieval
+from services.retriever.retrieval import Retrieval
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 # How long a batch may hold the event loop before other calls get their turn.
 _TURN_S = 0.001
-
+# Picking a list of more movies than this under caps or for variety takes from a millisecond to some 50: elsewhere.
+_QUICK_PICKS = 100
 
 SERVICES = ("marquee.v1.RetrieverService", "marquee.v1.CatalogService")
 
@@ -51,17 +56,8 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         request_id = request_id_of(request.request_id)
         names = read_details(request.details)
         loaded = self._named(request.space)
-        found = _search(loaded, request, "")
-        hits = found.hits
-        return retriever_pb2.SearchResponse(
-            movie_ids=hits.movie_ids.tolist(),
-            scores=hits.scores.tolist(),
-            movies=loaded.model.details(hits.movie_ids, names),
-            short_reason=found.short_reason,
-            space=loaded.bundle.space,
-            bundle_id=loaded.bundle.id,
-            request_id=request_id,
-        )
+        found = await _search(loaded, request, "")
+        return retriever_pb2.SearchResponse(**_told(loaded, found, names), request_id=request_id)
 
     async def BatchSearch(  # noqa: N802
         self, request: retriever_pb2.BatchSearchRequest, context: Context
@@ -87,16 +83,11 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         loaded = self._spaces.get(request.space)
         examples = read_examples(request.movie_ids, "movie_ids", least=1)
         negatives = read_examples(request.negative_movie_ids, "negative_movie_ids", least=0)
-        found = loaded.model.similar(examples, negatives, read_wanted(request, ""))
-        return retriever_pb2.SearchSimilarResponse(
-            movie_ids=found.hits.movie_ids.tolist(),
-            scores=found.hits.scores.tolist(),
-            movies=loaded.model.details(found.hits.movie_ids, names),
-            short_reason=found.short_reason,
-            space=loaded.bundle.space,
-            bundle_id=loaded.bundle.id,
-            request_id=request_id,
-        )
+        wanted = read_wanted(request, "")
+        query_D = loaded.model.toward(examples, negatives)
+        excluded = np.concatenate((wanted.excluded, examples, negatives))
+        found = await _find(loaded, query_D, wanted._replace(excluded=excluded))
+        return retriever_pb2.SearchSimilarResponse(**_told(loaded, found, names), request_id=request_id)
 
     async def GetIndex(  # noqa: N802
         self, request: retriever_pb2.GetIndexRequest, context: Context
@@ -115,11 +106,37 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         return self._spaces.get(space)
 
 
-def _search(
+async def _search(
     loaded: Loaded[Retrieval], query: retriever_pb2.SearchRequest | retriever_pb2.BatchSearchQuery, path: str
 ) -> Found:
     vector_D = read_vector(query.vector, loaded.model.index.dimension, path)
-    return loaded.model.search(vector_D, read_wanted(query, path))
+    return await _find(loaded, vector_D, read_wanted(query, path))
+
+
+async def _find(loaded: Loaded[Retrieval], query_D: Floats, wanted: Wanted) -> Found:
+    options = wanted.options
+    if wanted.k > _QUICK_PICKS and options and (options.diversity or options.max_per_genre or options.max_per_director):
+        return await asyncio.to_thread(loaded.model.search_apart, query_D, wanted)
+    return loaded.model.search(query_D, wanted)
+
+
+def _told(loaded: Loaded[Retrieval], found: Found, names: tuple[str, ...]) -> dict[str, Any]:
+    """Lists the fields that the answers of Search and SearchSimilar have in common."""
+    hits = found.hits
+    began = time.perf_counter_ns()
+    movies = loaded.model.details(hits.movie_ids, names)
+    if found.debug is not None:
+        found.debug.finish_us += (time.perf_counter_ns() - began) // 1000
+    return {
+        "movie_ids": hits.movie_ids.tolist(),
+        "scores": hits.scores.tolist(),
+        "movies": movies,
+        "short_reason": found.short_reason,
+        "space": loaded.bundle.space,
+        "bundle_id": loaded.bundle.id,
+        "vectors": found.vectors,
+        "debug": found.debug,
+    }
 
 
 async def _search_each(
@@ -127,17 +144,17 @@ async def _search_each(
 ) -> AsyncIterator[retriever_pb2.BatchSearchResult]:
     turn_ends = time.monotonic() + _TURN_S
     for at, query in enumerate(request.queries):
-        yield _result(loaded, query, f"queries[{at}].")
+        yield await _result(loaded, query, f"queries[{at}].")
         if time.monotonic() >= turn_ends:
             await asyncio.sleep(0)
             turn_ends = time.monotonic() + _TURN_S
 
 
-def _result(
+async def _result(
     loaded: Loaded[Retrieval], query: retriever_pb2.BatchSearchQuery, path: str
 ) -> retriever_pb2.BatchSearchResult:
     try:
-        found = _search(loaded, query, path)
+        found = await _search(loaded, query, path)
     except InvalidRequest as error:
         return retriever_pb2.BatchSearchResult(status=to_status(error))
     return retriever_pb2.BatchSearchResult(
