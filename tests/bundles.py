@@ -34,7 +34,8 @@ from marquee.bundle.gate import Evaluation
 from marquee.bundle.probes import TOP, Probes, synthetic_histories, write_npz, write_probes
 from marquee.bundle.v1 import bundle_pb2
 from marquee.engine.encoder import Encoder, ItemTower
-from marquee.engine.index import Index, write_index
+from marquee.engine.index import Index
+from marquee.engine.kinds import write_index
 from marquee.features import Events, Floats, Int64s, content_ids, feature_spec
 from marquee.movies import MovieRecord
 
@@ -217,7 +218,7 @@ def _write_items(draft: Bundle, shown: list[MovieRecord]) -> None:
     vectors_ND = ItemTower(draft).embed(rows_ND, content_ids(shown, draft.features))
     np.save(draft.file(MOVIE_IDS), ids)
     np.save(draft.file(ITEM_VECTORS), vectors_ND)
-    write_index(str(draft.file(INDEX)), vectors_ND)
+    write_index(draft.file(INDEX), vectors_ND)
 
 
 def _write_probes(draft: Bundle, seed: int) -> None:

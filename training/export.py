@@ -20,7 +20,8 @@ from marquee.bundle import catalog, format, probes
 from marquee.bundle.format import Bundle, BundleWriter
 from marquee.bundle.v1 import bundle_pb2
 from marquee.engine.encoder import Encoder, ItemTower
-from marquee.engine.index import Index, write_index
+from marquee.engine.index import Index
+from marquee.engine.kinds import write_index
 from marquee.errors import BundleError
 from marquee.features import Events, Int64s, TowerInput
 from marquee.movies import MovieRecord
@@ -68,7 +69,7 @@ def write_catalogue_part(folder: Path, movies: list[MovieRecord], vectors_ND: np
     """Writes what a revision changes: movie ids, item vectors, index and catalogue; row i is movie i."""
     np.save(folder / format.MOVIE_IDS, np.array([movie.movie_id for movie in movies], np.int64))
     np.save(folder / format.ITEM_VECTORS, vectors_ND)
-    write_index(str(folder / format.INDEX), vectors_ND)
+    write_index(folder / format.INDEX, vectors_ND)
     catalog.write_catalog(folder / format.CATALOG, movies)
 
 

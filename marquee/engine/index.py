@@ -1,27 +1,43 @@
-"""The item index, run by FAISS. N movies, Q queries, D dimension."""
+"""The item index: the nearest movies to a query, always as many as there are. N movies, Q queries, D dimension."""
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
 from marquee.bundle.format import INDEX, ITEM_VECTORS, MOVIE_IDS, Bundle
 from marquee.bundle.probes import TOP, read_probes
+from marquee.engine.engines import Mask as Mask
+from marquee.engine.engines import open_engine
+from marquee.engine.kinds import EXACT, read_spec
 from marquee.errors import BundleError
 from marquee.features import Floats, Int64s
-
-Mask = npt.NDArray[np.bool_]
 
 # Extra candidates that are rescored with the k wanted, so that rounding at the end of the list is settled by the
 # rescoring and not by the engine.
 _SLACK = 16
 # How far a rounded score may lie from the one that the engine ranked by: half a rounding step and float32's noise.
 _NOISE = 2e-6
+# What `path_of` says of a scan of what is allowed; EXACT is one of every vector.
+EXACT_MATCHING = "exact over the matching"
+# Up to this share of the movies, what is allowed is gathered and compared.
+_SCANNED_OF_EXACT, _SCANNED = 0.08, 0.01
+# A gathered scan of so few costs less than any search.
+_ALWAYS_SCANNED = 250
+# Rows that are gathered at once: 16 MB of 64 dimensions.
+_BLOCK = 1 << 16
+# Share of the probes' movies that an index must find, to be taken for the one that was exported.
+_PROBES_FOUND = 0.8
 # A table from id to row is kept where the largest id is at most this many times the number of movies.
 _SPARSE = 64
+
+
+Proposer = Callable[[int], Int64s]
 
 
 class Hits(NamedTuple):
@@ -36,19 +52,30 @@ def use_threads(threads: int) -> None:
     faiss.omp_set_num_threads(threads)
 
 
+class Quality(enum.Enum):
+    """Says how hard to look: at every vector, as the export tuned it, or at half of that."""
+
+    EXACT = enum.auto()
+    BALANCED = enum.auto()
+    FAST = enum.auto()
+
+
 class Index:
-    """Finds the nearest movies to a query vector, exactly, among those that a mask allows."""
+    """Finds the nearest movies to a query vector among those that a mask allows."""
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         self.space = bundle.space
         self.movie_ids: Int64s = np.asarray(bundle.array(MOVIE_IDS), np.int64)
+        # Stays mapped: what is rescored is read, and pages are shared with all processes.
         self._vectors_ND: Floats = np.ascontiguousarray(bundle.array(ITEM_VECTORS), np.float32)
-        self._index = _open_index(bundle, len(self.movie_ids))
         if self._vectors_ND.shape != (self.count, bundle.features.dimension):
             raise BundleError(
                 f"{bundle.file(ITEM_VECTORS)}: is {self._vectors_ND.shape}, the bundle has {self.count} movies and "
                 f"{bundle.features.dimension} dimensions; export the bundle again"
             )
+        spec = read_spec(bundle.manifest.index, bundle.file(INDEX))
+        self.kind = spec.kind
+        self._engine = open_engine(bundle.file(INDEX), spec, self._vectors_ND)
         self._rows = _RowsOfIds(self.movie_ids)
         use_threads(threads)
 
@@ -71,28 +98,74 @@ class Index:
         """Reads the vectors of movies, [n, D], leaving out those that are not in the index."""
         return self._vectors_ND[self.rows(movie_ids)]
 
-    def search(self, query_D: Floats, k: int, allowed_N: Mask | None = None) -> Hits:
-        """Finds min(k, allowed) movies; `query_D` must have L2 norm 1."""
-        if self.count == 0:
-            return Hits(self.movie_ids, np.zeros(0, np.float32))
-        query_1D = query_D[None]
-        parameters = _only(allowed_N)
-        wanted = min(k + _SLACK, self.count)
-        while True:
-            rows = self._index.search(query_1D, wanted, params=parameters)[1][0]
-            hits, settled = self._rescore(query_D, rows[rows >= 0], k)  # FAISS pads short answers with -1
-            if settled or wanted == self.count or rows[-1] < 0:
-                return hits
-            # More movies than the slack lie at the end of the list, within rounding: ids must decide between them all.
-            wanted = min(8 * wanted, self.count)
+    def search(
+        self, query_D: Floats, k: int, allowed_N: Mask | None = None, quality: Quality = Quality.BALANCED
+    ) -> Hits:
+        """Finds min(k, allowed) movies; `query_D` must have L2 norm 1.
 
-    def search_batch(self, queries_QD: Floats, ks: list[int], allowed: list[Mask | None]) -> list[Hits]:
+        A search that is not exact and comes by fewer is done again over everything that is allowed.
+        """
+        matching = self._matching(allowed_N)
+        if matching == 0:
+            return Hits(self.movie_ids[:0], np.zeros(0, np.float32))
+        path = self._path(matching, quality)
+        hits = self._settle(query_D, k, matching, self._proposer(path, query_D, allowed_N, quality))
+        if len(hits.movie_ids) == min(k, matching):
+            return hits
+        return self._settle(query_D, k, matching, partial(self._scan, query_D, allowed_N))
+
+    def path_of(self, allowed_N: Mask | None, quality: Quality = Quality.BALANCED) -> str:
+        """Names what looks for movies first: EXACT, EXACT_MATCHING, or the kind of the index."""
+        return self._path(self._matching(allowed_N), quality)
+
+    def _matching(self, allowed_N: Mask | None) -> int:
+        return self.count if allowed_N is None else int(np.count_nonzero(allowed_N))
+
+    def _path(self, matching: int, quality: Quality) -> str:
+        scanned = _SCANNED_OF_EXACT if self.kind == EXACT else _SCANNED
+        if matching <= max(_ALWAYS_SCANNED, scanned * self.count) and matching < self.count:
+            return EXACT_MATCHING
+        if quality is not Quality.EXACT or self.kind == EXACT:
+            return self.kind
+        return EXACT if matching == self.count else EXACT_MATCHING
+
+    def _proposer(self, path: str, query_D: Floats, allowed_N: Mask | None, quality: Quality) -> Proposer:
+        if path == self.kind:
+            return lambda wanted: self._engine.propose(query_D, wanted, allowed_N, fast=quality is Quality.FAST)
+        return partial(self._scan, query_D, allowed_N)
+
+    def _scan(self, query_D: Floats, allowed_N: Mask | None, wanted: int) -> Int64s:
+        """Compares the vectors of everything that is allowed, block by block; lists `wanted` rows of each block."""
+        if allowed_N is None:
+            return _nearest(query_D, self._vectors_ND, wanted)
+        rows = np.flatnonzero(allowed_N)
+        blocks = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
+        return np.concatenate([block[_nearest(query_D, self._vectors_ND[block], wanted)] for block in blocks])
+
+    def _settle(self, query_D: Floats, k: int, matching: int, propose: Proposer) -> Hits:
+        """Asks for candidates until ids have decided between all that lie at the end of the list, within rounding."""
+        wanted = min(k + _SLACK, matching)
+        while True:
+            rows = propose(wanted)
+            hits, settled = self._rescore(query_D, rows, k)
+            if settled or wanted == matching or len(rows) < wanted:
+                return hits
+            wanted = min(8 * wanted, matching)
+
+    def search_batch(
+        self,
+        queries_QD: Floats,
+        ks: list[int],
+        allowed: list[Mask | None],
+        quality: Quality = Quality.BALANCED,
+    ) -> list[Hits]:
         """Finds the movies of Q queries, each with its own k and mask; equal to Q single searches, to the bit.
 
         One by one: on one thread FAISS's batched scan took 74 µs a query over 9,724 × 64, the single one 56 µs.
         """
         return [
-            self.search(query_D, k, allowed_N) for query_D, k, allowed_N in zip(queries_QD, ks, allowed, strict=True)
+            self.search(query_D, k, allowed_N, quality)
+            for query_D, k, allowed_N in zip(queries_QD, ks, allowed, strict=True)
         ]
 
     def _rescore(self, query_D: Floats, rows: Int64s, k: int) -> tuple[Hits, bool]:
@@ -105,16 +178,27 @@ class Index:
         return Hits(ids[best], scores[best]), settled
 
     def probe(self, bundle: Bundle) -> None:
-        """Replays the bundle's probes: each recorded vector must find its recorded movies, but for ties."""
+        """Replays the bundle's probes: each recorded vector must find its recorded movies, but for ties.
+
+        They were recorded exactly. A search that is not exact must find most of them, over all probes.
+        """
         probes = read_probes(bundle)
+        found, recorded = 0, 0
         for number, (vector, expected) in enumerate(zip(probes.vectors, probes.top_ids, strict=True)):
-            found = self.search(vector, TOP)
-            wanted = expected[expected >= 0]
-            if not np.array_equal(found.movie_ids, wanted) and not self._tied(vector, found, wanted):
+            exact, wanted = self.search(vector, TOP, quality=Quality.EXACT), expected[expected >= 0]
+            if not np.array_equal(exact.movie_ids, wanted) and not self._tied(vector, exact, wanted):
                 raise BundleError(
-                    f"{bundle.file(INDEX)}: probe {number} finds {found.movie_ids.tolist()}, "
+                    f"{bundle.file(INDEX)}: probe {number} finds {exact.movie_ids.tolist()}, "
                     f"the export found {wanted.tolist()}: do not serve it"
                 )
+            balanced = exact if self.kind == EXACT else self.search(vector, TOP)
+            found += int(np.count_nonzero(balanced.scores >= exact.scores[-1:] - _NOISE))
+            recorded += len(exact.scores)
+        if found < _PROBES_FOUND * recorded:
+            raise BundleError(
+                f"{bundle.file(INDEX)}: the {self.kind} index finds {found} of the {recorded} movies of the probes: "
+                "do not serve it; export the bundle again"
+            )
 
     def _tied(self, vector: Floats, found: Hits, wanted: Int64s) -> bool:
         scores = np.sort(self.vectors(wanted) @ vector)[::-1]
@@ -143,36 +227,7 @@ class _RowsOfIds:
         return np.where(self._sorted[at] == movie_ids, self._order[at], -1)
 
 
-def _only(allowed_N: Mask | None) -> faiss.SearchParameters | None:
-    if allowed_N is None:
-        return None
-    bits = np.packbits(allowed_N, bitorder="little")
-    parameters = faiss.SearchParameters()
-    parameters.sel = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-    # The selector points into `bits` and does not keep it.
-    parameters.bits = bits  # type: ignore[attr-defined]
-    return parameters
-
-
-def _open_index(bundle: Bundle, movies: int) -> faiss.Index:
-    path = bundle.file(INDEX)
-    kind = bundle.manifest.index.kind
-    if kind != "exact":
-        raise BundleError(f"{path}: an index of kind {kind!r} is not served here; export the bundle with kind exact")
-    try:
-        index = faiss.read_index(str(path))
-    except RuntimeError as error:
-        raise BundleError(f"{path}: FAISS cannot open it ({error}); publish the bundle again") from error
-    if index.ntotal != movies or index.d != bundle.features.dimension:
-        raise BundleError(
-            f"{path}: holds {index.ntotal} vectors of length {index.d}, the bundle {movies} of length "
-            f"{bundle.features.dimension}; publish the bundle again"
-        )
-    return index
-
-
-def write_index(path: str, vectors_ND: Floats) -> None:
-    """Builds an exact inner-product index over L2-normalised vectors and writes it."""
-    index = faiss.IndexFlatIP(vectors_ND.shape[1])
-    index.add(np.ascontiguousarray(vectors_ND, np.float32))
-    faiss.write_index(index, path)
+def _nearest(query_D: Floats, vectors_ND: Floats, wanted: int) -> Int64s:
+    most = min(wanted, len(vectors_ND))
+    rows: Int64s = faiss.knn(query_D[None], vectors_ND, most, metric=faiss.METRIC_INNER_PRODUCT)[1][0]
+    return rows

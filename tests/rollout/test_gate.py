@@ -34,7 +34,8 @@ from marquee.bundle.format import (
 from marquee.bundle.gate import Evaluation, check_gate
 from marquee.bundle.probes import TOP, Probes, read_probes, write_npz, write_probes
 from marquee.bundle.registry import Registry
-from marquee.engine.index import Index, write_index
+from marquee.engine.index import Index
+from marquee.engine.kinds import write_index
 from marquee.errors import GateRefused
 from tests.bundles import make_bundle
 from tests.rigs import ROOT
@@ -171,7 +172,7 @@ def shuffle_vectors(draft: Bundle) -> None:
     rows = np.random.default_rng(1).choice(len(vectors_ND), len(vectors_ND) // 10, replace=False)
     vectors_ND[rows] = vectors_ND[np.roll(rows, 1)]
     np.save(draft.file(ITEM_VECTORS), vectors_ND)
-    write_index(str(draft.file(INDEX)), vectors_ND)
+    write_index(draft.file(INDEX), vectors_ND)
 
 
 def record_probes_again(draft: Bundle) -> None:

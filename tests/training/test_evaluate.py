@@ -8,7 +8,7 @@ import pytest
 from marquee.bundle.format import ITEM_VECTORS
 from marquee.bundle.gate import read_evaluation
 from marquee.engine.encoder import Encoder
-from marquee.engine.index import Index
+from marquee.engine.index import Index, Quality
 from tests.conftest import Planted
 from tests.planted import FILMS_OF_A_TASTE
 from training.baselines.suite import LIST_LENGTH
@@ -65,7 +65,7 @@ def test_an_exact_index_finds_all_that_numpy_finds(planted: Planted, data: Datas
 class HalfBlind(Index):
     """Is an index that never finds the first half of the movies, as a bad approximate one might not."""
 
-    def search(self, query_D: np.ndarray, k: int, allowed_N: np.ndarray | None = None):  # type: ignore[no-untyped-def]
+    def search(self, query_D, k, allowed_N=None, quality=Quality.BALANCED):  # type: ignore[no-untyped-def]
         return super().search(query_D, k, np.arange(self.count) >= self.count // 2)
 
 

@@ -104,7 +104,7 @@ class Dataset(_message.Message):
     def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., events: _Optional[int] = ..., users: _Optional[int] = ..., movies: _Optional[int] = ..., simulated: bool = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("metrics", "timings_s", "created_at", "carried_from")
+    __slots__ = ("metrics", "timings_s", "created_at", "carried_from", "index")
     class TimingsSEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -116,11 +116,39 @@ class Report(_message.Message):
     TIMINGS_S_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     CARRIED_FROM_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
     metrics: _containers.RepeatedCompositeFieldContainer[Metric]
     timings_s: _containers.ScalarMap[str, float]
     created_at: str
     carried_from: str
-    def __init__(self, metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., timings_s: _Optional[_Mapping[str, float]] = ..., created_at: _Optional[str] = ..., carried_from: _Optional[str] = ...) -> None: ...
+    index: IndexReport
+    def __init__(self, metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., timings_s: _Optional[_Mapping[str, float]] = ..., created_at: _Optional[str] = ..., carried_from: _Optional[str] = ..., index: _Optional[_Union[IndexReport, _Mapping]] = ...) -> None: ...
+
+class IndexReport(_message.Message):
+    __slots__ = ("kind", "reason", "recall", "recall_target", "at", "queries", "queries_of", "latency_ms", "exact_latency_ms", "bytes", "build_s")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    RECALL_TARGET_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_OF_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+    EXACT_LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    BUILD_S_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    reason: str
+    recall: float
+    recall_target: float
+    at: int
+    queries: int
+    queries_of: str
+    latency_ms: float
+    exact_latency_ms: float
+    bytes: int
+    build_s: float
+    def __init__(self, kind: _Optional[str] = ..., reason: _Optional[str] = ..., recall: _Optional[float] = ..., recall_target: _Optional[float] = ..., at: _Optional[int] = ..., queries: _Optional[int] = ..., queries_of: _Optional[str] = ..., latency_ms: _Optional[float] = ..., exact_latency_ms: _Optional[float] = ..., bytes: _Optional[int] = ..., build_s: _Optional[float] = ...) -> None: ...
 
 class Metric(_message.Message):
     __slots__ = ("system", "protocol", "targets", "name", "value", "n", "low", "high")
