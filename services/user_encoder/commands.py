@@ -23,7 +23,7 @@ from services.user_encoder.progress import Bar
 from services.user_encoder.settings import DEFAULT_STORE, UserEncoderSettings
 from services.user_encoder.stores.opening import open_store
 from services.user_encoder.stores.redis_url import is_url, without_password
-from services.user_encoder.stores.sqlite import back_up, default_key_path
+from services.user_encoder.stores.sqlite_file import back_up, default_key_path
 from services.user_encoder.wire import clock_ms
 
 PROGRAM = "python -m services.user_encoder"

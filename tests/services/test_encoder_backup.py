@@ -16,7 +16,8 @@ from services.user_encoder import __main__ as program
 from services.user_encoder.stores.base import UserWrite, Written
 from services.user_encoder.stores.redis_store import RedisStore
 from services.user_encoder.stores.redis_url import parse_redis_url
-from services.user_encoder.stores.sqlite import SCHEMA_VERSION, SqliteStore, default_key_path
+from services.user_encoder.stores.sqlite import SqliteStore
+from services.user_encoder.stores.sqlite_file import SCHEMA_VERSION, default_key_path
 from services.user_encoder.stores.tags import KEY_BYTES, Tags
 from tests.bundles import make_bundle
 from tests.encoder_rigs import Row, Stubs, events, recording, stubs

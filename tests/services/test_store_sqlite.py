@@ -17,7 +17,8 @@ import pytest
 from marquee.errors import ConfigError, StoreUnavailable
 from marquee.features import LIKED, NO_EVENTS, RATED, Events
 from services.user_encoder.stores.base import UserWrite, Written, pack
-from services.user_encoder.stores.sqlite import SCHEMA_VERSION, SqliteStore, back_up, default_key_path
+from services.user_encoder.stores.sqlite import SqliteStore
+from services.user_encoder.stores.sqlite_file import SCHEMA_VERSION, back_up, default_key_path
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,28 +3,20 @@
 One row a person holds all their events as a packed blob, because an encoder reads all of them: a row per event costs
 about 30 times more to read. Reads run on the event loop, since a point read costs less than a thread hop. Writes run
 on one thread of their own, and those that arrive while a transaction runs share the next one.
-
-What is deleted must leave the file. `PRAGMA secure_delete` overwrites what is freed, but SQLite also moves rows from
-page to page when it balances its trees, and the copy that stays in a page's unused part is not overwritten. So no row
-holds anything about a person inside a tree: its key is a number made of the person's tag, and its blob starts with
-zeros, as many as SQLite keeps in the tree; the rest lies in overflow pages, which never move.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-import numpy as np
-
-from marquee.errors import ConfigError, StoreUnavailable
+from marquee.errors import StoreUnavailable
 from marquee.features import NO_EVENTS, Events
 from services.user_encoder.stores.base import (
     ScanPage,
@@ -35,33 +27,28 @@ from services.user_encoder.stores.base import (
     attribute,
     damaged,
     pack_person,
-    unpack,
     unpack_person,
 )
-from services.user_encoder.stores.tags import Tags, make_tags, read_tags
+from services.user_encoder.stores.sqlite_file import (
+    ATTRIBUTE,
+    WRITE,
+    connect,
+    default_key_path,
+    empty_log,
+    number_of,
+    open_file,
+    transaction,
+)
+from services.user_encoder.stores.sqlite_pages import Page
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 2
-# "Marq": tells a feature store from any other SQLite file.
-APPLICATION_ID = 0x4D617271
-
-_SCHEMA = """
-CREATE TABLE people (id INTEGER PRIMARY KEY, history BLOB NOT NULL);
-CREATE TABLE requests (id INTEGER PRIMARY KEY, request_ids BLOB NOT NULL);
-CREATE TABLE tombstones (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT, tag BLOB NOT NULL UNIQUE, at_ms INTEGER NOT NULL
-);
-CREATE TABLE key_check (tag BLOB NOT NULL)
-"""
 _READ = "SELECT history FROM people WHERE id = ?"
 _READ_TO_WRITE = """SELECT (SELECT history FROM people WHERE id = ?1),
     coalesce((SELECT at_ms FROM tombstones WHERE tag = ?2), 0)"""
 _READ_ATTRIBUTIONS = "SELECT request_ids FROM requests WHERE id = ?"
-_WRITE = "INSERT INTO people VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET history = excluded.history"
-_ATTRIBUTE = "INSERT INTO requests VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET request_ids = excluded.request_ids"
 # A replaced row gets a new sequence: a person's second deletion is told like the first.
 _BURY = """INSERT OR REPLACE INTO tombstones (tag, at_ms)
     VALUES (?1, max(?2, coalesce((SELECT at_ms FROM tombstones WHERE tag = ?1), 0)))"""
@@ -71,8 +58,6 @@ _SCAN = "SELECT id, history FROM people WHERE id >= ? ORDER BY id LIMIT ?"
 
 # A reader waits for a writer only while a crashed process's log is being recovered: on the event loop less long.
 _READ_TIMEOUT_S, _LOOP_TIMEOUT_S = 1.0, 0.02
-# The log can be emptied when nobody reads an older state of the file. Writers wait meanwhile.
-_EMPTY_TIMEOUT_S = 1.0
 _WATCH_S = 0.5
 _LEAST_ID, _MOST_ID = -(2**63), 2**63 - 1
 _CURSOR = "sqlite:"
@@ -92,10 +77,10 @@ class SqliteStore:
     def __init__(self, path: Path, *, key_path: Path | None = None, write_timeout_s: float = 10.0) -> None:
         self._path = path
         self._write_timeout_s = write_timeout_s
-        self._writer, self._tags = _open(path, key_path or default_key_path(path), write_timeout_s)
+        self._writer, self._tags = open_file(path, key_path or default_key_path(path), write_timeout_s)
         try:
-            self._reader = _connect(path, _READ_TIMEOUT_S)
-            self._page = _Page.of(self._reader)
+            self._reader = connect(path, _READ_TIMEOUT_S)
+            self._page = Page.of(self._reader)
             (self._told,) = self._reader.execute(_TOLD).fetchone()
             self._reader.execute(f"PRAGMA busy_timeout = {_LOOP_TIMEOUT_S * 1000:.0f}")
         except sqlite3.Error:
@@ -105,7 +90,7 @@ class SqliteStore:
         self._transaction = asyncio.Lock()
         self._group: _Group | None = None
         # Whether the log still holds what was deleted: it may, where another process was killed in time.
-        self._log_to_empty = not _empty_log(self._writer, write_timeout_s)
+        self._log_to_empty = not empty_log(self._writer, write_timeout_s)
 
     def digest(self, user_id: str) -> bytes:
         """Computes the keyed hash of an id, under which its tombstone stands; asks nobody."""
@@ -124,7 +109,7 @@ class SqliteStore:
 
     def _blob(self, user_id: str) -> bytes:
         try:
-            row = self._reader.execute(_READ, (_number(self._tags.of(user_id)),)).fetchone()
+            row = self._reader.execute(_READ, (number_of(self._tags.of(user_id)),)).fetchone()
         except sqlite3.Error as error:
             raise self._unreadable(error) from error
         return row[0] if row else b""
@@ -174,7 +159,7 @@ class SqliteStore:
     @contextmanager
     def _writing(self, done: str) -> Iterator[None]:
         try:
-            with _transaction(self._writer):
+            with transaction(self._writer):
                 yield
         except sqlite3.Error as error:
             raise StoreUnavailable(
@@ -184,7 +169,7 @@ class SqliteStore:
 
     def _add(self, write: UserWrite) -> Written | StoreUnavailable:
         tag = self._tags.of(write.user_id)
-        number = _number(tag)
+        number = number_of(tag)
         blob, deleted_at_ms = self._writer.execute(_READ_TO_WRITE, (number, tag)).fetchone()
         before = self._history(write.user_id, blob or b"")
         if isinstance(before, StoreUnavailable):
@@ -195,13 +180,13 @@ class SqliteStore:
         after = self._page.fill(pack_person(write.user_id, add(before, write)))
         changed = after != blob and write.events.size > 0
         if changed:
-            self._writer.execute(_WRITE, (number, after))
+            self._writer.execute(WRITE, (number, after))
         return Written(changed, deleted_at_ms)
 
     def _attribute(self, number: int, write: UserWrite) -> None:
         row = self._writer.execute(_READ_ATTRIBUTIONS, (number,)).fetchone()
         packed = attribute(bytes(self._page.content(row[0])) if row else b"", write)
-        self._writer.execute(_ATTRIBUTE, (number, self._page.fill(packed)))
+        self._writer.execute(ATTRIBUTE, (number, self._page.fill(packed)))
 
     async def delete(self, user_id: str, at_ms: int) -> bool:
         """Deletes everything about a person but a tombstone that refuses events dated at or before `at_ms`."""
@@ -213,8 +198,8 @@ class SqliteStore:
 
     def _delete(self, tag: bytes, at_ms: int) -> bool:
         with self._writing("deleted"):
-            existed = self._writer.execute("DELETE FROM people WHERE id = ?", (_number(tag),)).rowcount > 0
-            self._writer.execute("DELETE FROM requests WHERE id = ?", (_number(tag),))
+            existed = self._writer.execute("DELETE FROM people WHERE id = ?", (number_of(tag),)).rowcount > 0
+            self._writer.execute("DELETE FROM requests WHERE id = ?", (number_of(tag),))
             self._writer.execute(_BURY, (tag, at_ms))
         self._log_to_empty = True
         self._empty_log()
@@ -223,7 +208,7 @@ class SqliteStore:
     def _empty_log(self) -> None:
         """Empties the log where it may hold what was deleted; says so where it cannot yet."""
         if self._log_to_empty:
-            self._log_to_empty = not _empty_log(self._writer, self._write_timeout_s)
+            self._log_to_empty = not empty_log(self._writer, self._write_timeout_s)
             if self._log_to_empty:
                 _log.warning(
                     "%s-wal still holds what was deleted, because another process reads the file; it is emptied as "
@@ -245,7 +230,7 @@ class SqliteStore:
 
     def _scan(self, first: int, count: int) -> list[tuple[int, bytes]]:
         try:
-            with closing(_connect(self._path, _READ_TIMEOUT_S)) as connection:
+            with closing(connect(self._path, _READ_TIMEOUT_S)) as connection:
                 return connection.execute(_SCAN, (first, count)).fetchall()
         except sqlite3.Error as error:
             raise self._unreadable(error) from error
@@ -290,75 +275,6 @@ class _Group:
         self.committed: asyncio.Future[list[Written | StoreUnavailable]]
 
 
-class _Page(NamedTuple):
-    """Fills blobs so that all of their content lies in overflow pages.
-
-    Of a row too large for a leaf, SQLite keeps `least` bytes in the tree, or up to a page more so that the last
-    overflow page has no rest (https://sqlite.org/fileformat2.html#b_tree_pages). Without a rest it keeps `least`.
-    """
-
-    least: int
-    overflow: int
-    # A multiple of 8, so that what follows is aligned.
-    start: int
-
-    @classmethod
-    def of(cls, connection: sqlite3.Connection) -> _Page:
-        """Reads a file's page size."""
-        (size,) = connection.execute("PRAGMA page_size").fetchone()
-        least = (size - 12) * 32 // 255 - 23
-        return cls(least, size - 4, -(-least // 8) * 8)
-
-    def fill(self, content: bytes) -> bytes:
-        """Makes the blob that holds a content: zeros, the content, zeros, the content's length in four bytes."""
-        needed = self.start + len(content) + 4
-        pages = max(1, -(-(needed + _MAX_HEADER - self.least) // self.overflow))
-        row = self.least + pages * self.overflow
-        rest = row - _header(row) - needed
-        return b"".join((bytes(self.start), content, bytes(rest), len(content).to_bytes(4, "little")))
-
-    def content(self, blob: bytes) -> memoryview:
-        """Finds the content of a blob that `fill` made."""
-        end = self.start + int.from_bytes(blob[-4:], "little")
-        if end + 4 > len(blob):
-            raise damaged(f"a row of {len(blob)} bytes that cannot be read")
-        return memoryview(blob)[self.start : end]
-
-
-# A row's header: its own length, the key's type, and the blob's type, a number of 7 bits a byte made of its length.
-_MAX_HEADER = 7
-
-
-def _header(row: int) -> int:
-    for size in range(3, _MAX_HEADER + 1):
-        if (2 * (row - size) + 12) >> (7 * (size - 2)) == 0:
-            return size
-    raise StoreUnavailable(f"a person's row would have {row:,} bytes, which is too long")
-
-
-def default_key_path(path: Path) -> Path:
-    """Names the key file of a store, where nobody named another one."""
-    return path.with_name(path.name + ".key")
-
-
-def back_up(path: Path, target: Path) -> None:
-    """Writes a compact copy of a store, which may be in use, to a new file; the key file is not part of it.
-
-    Raises StoreUnavailable where it cannot.
-    """
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            connection.execute("VACUUM INTO ?", (str(target),))
-    except sqlite3.Error as error:
-        raise StoreUnavailable(
-            f"{path} cannot be copied to {target} ({error}); name a store, and a new file in a folder with room"
-        ) from error
-
-
-def _number(tag: bytes) -> int:
-    return int.from_bytes(tag[:8], "big", signed=True)
-
-
 def _read_cursor(cursor: str) -> int:
     if not cursor:
         return _LEAST_ID
@@ -366,142 +282,3 @@ def _read_cursor(cursor: str) -> int:
     if number == cursor or not number.removeprefix("-").isdecimal() or not _LEAST_ID <= int(number) <= _MOST_ID:
         raise ValueError(f"{cursor!r} is no cursor that a SQLite store gave")
     return int(number)
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    # IMMEDIATE takes the write lock before the first read: what is read here is still true when it is written.
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
-def _empty_log(connection: sqlite3.Connection, timeout_s: float) -> bool:
-    """Moves the log into the file and empties it; says whether it is empty."""
-    connection.execute(f"PRAGMA busy_timeout = {min(timeout_s, _EMPTY_TIMEOUT_S) * 1000:.0f}")
-    try:
-        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    except sqlite3.Error:
-        return False
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {timeout_s * 1000:.0f}")
-    return not busy
-
-
-def _connect(path: Path, timeout_s: float) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
-
-
-def _open(path: Path, key_path: Path, timeout_s: float) -> tuple[sqlite3.Connection, Tags]:
-    """Opens the file for writing, and makes it where there is none; raises ConfigError with the cure."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = _connect(path, timeout_s)
-    except (OSError, sqlite3.Error) as error:
-        raise _cannot_open(path, error) from error
-    try:
-        return connection, _prepare(connection, path, key_path)
-    except sqlite3.Error as error:
-        connection.close()
-        raise _cannot_open(path, error) from error
-    except ConfigError:
-        connection.close()
-        raise
-
-
-def _cannot_open(path: Path, error: OSError | sqlite3.Error) -> ConfigError:
-    return ConfigError(
-        f"MARQUEE_STORE: {path} cannot be opened as a feature store ({error}); name a file in a folder that this "
-        "process may write, either new or made by Marquee"
-    )
-
-
-def _prepare(connection: sqlite3.Connection, path: Path, key_path: Path) -> Tags:
-    connection.execute("PRAGMA secure_delete = ON")
-    with _transaction(connection):
-        if _is_new(connection):
-            _make_tables(connection)
-        version = _check_schema(connection, path)
-    if version == 1:
-        # What version 1 freed was not overwritten.
-        connection.execute("VACUUM")
-    with _transaction(connection):
-        tags = (
-            _migrate(connection, path, key_path)
-            if _version(connection) == 1
-            else _check_key(connection, path, key_path)
-        )
-    connection.execute("PRAGMA journal_mode = WAL")
-    # An acknowledged event survives a power cut; writes that share a transaction share its fsync.
-    connection.execute("PRAGMA synchronous = FULL")
-    return tags
-
-
-def _is_new(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
-
-
-def _make_tables(connection: sqlite3.Connection) -> None:
-    for statement in _SCHEMA.split(";"):
-        connection.execute(statement)
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return int(version)
-
-
-def _check_schema(connection: sqlite3.Connection, path: Path) -> int:
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    version = _version(connection)
-    if application != APPLICATION_ID:
-        raise ConfigError(f"MARQUEE_STORE: {path} is a SQLite file, but not a feature store; name another file")
-    if version > SCHEMA_VERSION:
-        raise ConfigError(
-            f"MARQUEE_STORE: {path} has schema version {version}, newer than this code's {SCHEMA_VERSION}; run the "
-            "Marquee that wrote it, or name another file"
-        )
-    return version
-
-
-def _check_key(connection: sqlite3.Connection, path: Path, key_path: Path) -> Tags:
-    """Reads the store's key, and makes it where the store is new; raises ConfigError where it is another store's."""
-    row = connection.execute("SELECT tag FROM key_check").fetchone()
-    tags = read_tags(key_path) if row else make_tags(key_path)
-    if row is None:
-        connection.execute("INSERT INTO key_check VALUES (?)", (tags.check(),))
-    elif row[0] != tags.check():
-        raise ConfigError(
-            f"MARQUEE_STORE_KEY: {key_path} is not the key that {path} was made with; name that one, or restore "
-            "it from the backup"
-        )
-    return tags
-
-
-def _migrate(connection: sqlite3.Connection, path: Path, key_path: Path) -> Tags:
-    """Rewrites the tables of version 1, which had people by their ids."""
-    _log.info("%s has schema version 1; it is rewritten as version %d", path, SCHEMA_VERSION)
-    _make_tables(connection)
-    tags, page = _check_key(connection, path, key_path), _Page.of(connection)
-    for user_id, blob in connection.execute("SELECT user_id, events FROM histories"):
-        person = page.fill(pack_person(user_id, unpack(blob)))
-        connection.execute(_WRITE, (_number(tags.of(user_id)), person))
-    old = connection.execute("SELECT user_id, movie_id, kind, time_ms, request_id FROM attributions ORDER BY user_id")
-    for user_id, rows in itertools.groupby(old, lambda row: row[0]):
-        packed = attribute(b"", _write_of(user_id, rows))
-        connection.execute(_ATTRIBUTE, (_number(tags.of(user_id)), page.fill(packed)))
-    connection.execute("DROP TABLE histories")
-    connection.execute("DROP TABLE attributions")
-    return tags
-
-
-def _write_of(user_id: str, rows: Iterator[tuple[str, int, int, int, str]]) -> UserWrite:
-    _, movie_ids, kinds, times_ms, request_ids = zip(*rows, strict=True)
-    values = np.zeros(len(movie_ids), np.float32)
-    return UserWrite(user_id, Events(np.array(movie_ids), np.array(kinds), values, np.array(times_ms)), request_ids)
