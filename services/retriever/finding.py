@@ -61,7 +61,7 @@ class Finding:
         self._filter_ns = self._search_ns = 0
 
     def found(self) -> Found:
-        """Finds min(k, matching) movies, those matching that the filter, the exclusions and the options all let through."""
+        """Finds min(k, matching) movies: those match that filter, exclusions and options all let through."""
         began = time.perf_counter_ns()
         mask = self._filters.matching(self._wanted.filter, self._wanted.excluded)
         self._filter_ns = time.perf_counter_ns() - began

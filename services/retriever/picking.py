@@ -84,7 +84,7 @@ class Picks:
         wide_PD = vectors_PD.astype(np.float64)
         relevance_P = (1.0 - self._diversity) * np.rint(pool.scores.astype(np.float64) * _MILLIONTHS)
         nearness_P = self._nearness_to_picked(wide_PD)
-        while len(self) < k:
+        while len(self) < k and len(relevance_P):
             at = int((relevance_P - self._diversity * nearness_P).argmax())
             if relevance_P[at] == _OUT:
                 return

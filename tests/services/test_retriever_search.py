@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 from google.protobuf import field_mask_pb2
 
-from marquee.bundle.format import ITEM_VECTORS, MOVIE_IDS, Bundle
+from marquee.bundle.format import ITEM_VECTORS, MOVIE_IDS
 from marquee.errors import InvalidRequest, MovieUnknown, SpaceNotLoaded, from_status
-from marquee.movies import MovieRecord
 from marquee.v1 import retriever_pb2, types_pb2
-from tests.bundles import GENRES, make_bundle, movie_record
-from tests.rigs import error_of, publish, retriever
+from tests.bundles import movie_record
+from tests.rigs import error_of, retriever
+from tests.search_twin import World, make_world, packed
 
 MOVIES = 120
 DIMENSION = 16
 
 
-class World(NamedTuple):
-    registry: Path
-    bundle: Bundle
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    folder = tmp_path_factory.mktemp("search")
-    bundle = make_bundle(folder / "bundle", movies=MOVIES, dimension=DIMENSION)
-    publish(folder / "registry", bundle)
-    return World(folder / "registry", bundle)
-
-
-def packed(ids: list[int]) -> bytes:
-    return np.array(sorted(ids), "<i8").tobytes()
+    return make_world(tmp_path_factory.mktemp("search"), movies=MOVIES, dimension=DIMENSION)
 
 
 def vector_bytes(seed: int) -> bytes:
@@ -45,91 +32,6 @@ def vector_bytes(seed: int) -> bytes:
 def request(world: World, **fields: Any) -> retriever_pb2.SearchRequest:
     defaults: dict[str, Any] = {"vector": vector_bytes(1), "space": world.bundle.space, "k": 5}
     return retriever_pb2.SearchRequest(**defaults | fields)
-
-
-def matches(movie: MovieRecord, wanted: types_pb2.MovieFilter) -> bool:
-    """Says in plain words what the filter's comments say."""
-    genres = {genre.lower() for genre in movie.genres}
-    conditions = [
-        not wanted.genres_any or any(genre.lower() in genres for genre in wanted.genres_any),
-        all(genre.lower() in genres for genre in wanted.genres_all),
-        not any(genre.lower() in genres for genre in wanted.genres_none),
-        not wanted.HasField("year_min") or (movie.year is not None and movie.year >= wanted.year_min),
-        not wanted.HasField("year_max") or (movie.year is not None and movie.year <= wanted.year_max),
-        not wanted.languages or movie.language in [language.lower() for language in wanted.languages],
-        not wanted.include_ids or movie.movie_id in wanted.include_ids,
-        movie.movie_id not in wanted.exclude_ids,
-    ]
-    return all(conditions)
-
-
-def brute_force(
-    world: World, query: retriever_pb2.SearchRequest | retriever_pb2.BatchSearchQuery
-) -> list[tuple[float, int]]:
-    vector = np.frombuffer(query.vector, "<f4").astype(np.float64)
-    unit = (vector / np.linalg.norm(vector)).astype(np.float32)
-    ids = np.asarray(world.bundle.array(MOVIE_IDS)).tolist()
-    scores = np.round(np.einsum("nd,d->n", np.asarray(world.bundle.array(ITEM_VECTORS)), unit), 6).tolist()
-    movies = {movie.movie_id: movie for movie in map(movie_record, range(MOVIES))}
-    excluded = set(np.frombuffer(query.exclude_packed, "<i8").tolist())
-    passing = [
-        (-score, movie_id)
-        for score, movie_id in zip(scores, ids, strict=True)
-        if movie_id not in excluded and matches(movies[movie_id], query.filter)
-    ]
-    return [(-score, movie_id) for score, movie_id in sorted(passing)[: query.k]]
-
-
-def random_filter(rng: np.random.Generator) -> types_pb2.MovieFilter:
-    def some(values: tuple[str, ...], most: int) -> list[str]:
-        chosen = rng.choice(values, rng.integers(0, most + 1), replace=False).tolist()
-        return [value.upper() if rng.random() < 0.3 else value for value in chosen]
-
-    wanted = types_pb2.MovieFilter(
-        genres_any=some((*GENRES, "Opera"), 3),
-        genres_all=some(GENRES, 1),
-        genres_none=some((*GENRES, "Opera"), 1),
-        languages=some(("en", "fr", "ja", "xx"), 3) if rng.random() < 0.3 else [],
-        include_ids=rng.integers(1, 400, 80).tolist() if rng.random() < 0.2 else [],
-        exclude_ids=rng.integers(1, 400, rng.integers(0, 30)).tolist(),
-    )
-    if rng.random() < 0.3:
-        wanted.year_min = int(rng.integers(1945, 1985))
-    if rng.random() < 0.3:
-        wanted.year_max = int(rng.integers(1985, 2015))
-    return wanted
-
-
-def random_query(rng: np.random.Generator) -> dict[str, Any]:
-    query: dict[str, Any] = {
-        "vector": rng.standard_normal(DIMENSION).astype("<f4").tobytes(),
-        "k": int(rng.choice([1, 3, 10, 50, 1000])),
-        "exclude_packed": packed(np.unique(rng.integers(1, 400, rng.integers(0, 120))).tolist()),
-    }
-    if rng.random() < 0.8:
-        query["filter"] = random_filter(rng)
-    return query
-
-
-async def test_search_equals_brute_force_and_batch_search_to_the_bit(world: World) -> None:
-    rng = np.random.default_rng(7)
-    queries = [random_query(rng) for _ in range(150)]
-    async with retriever(world.registry) as rig:
-        answers = [await rig.search.Search(request(world, **query)) for query in queries]
-        batch = await rig.search.BatchSearch(
-            retriever_pb2.BatchSearchRequest(
-                queries=[retriever_pb2.BatchSearchQuery(**query) for query in queries], space=world.bundle.space
-            )
-        )
-    assert sum(bool(answer.movie_ids) for answer in answers) > 75
-    for query, answer, result in zip(queries, answers, batch.results, strict=True):
-        expected = brute_force(world, request(world, **query))
-        assert list(answer.movie_ids) == [movie_id for _, movie_id in expected]
-        assert list(answer.scores) == pytest.approx([score for score, _ in expected], abs=1e-6)
-        assert list(result.movie_ids) == list(answer.movie_ids)
-        assert np.array(result.scores).tobytes() == np.array(answer.scores).tobytes()
-        assert result.short_reason == answer.short_reason
-        assert not result.HasField("status")
 
 
 async def test_search_names_space_bundle_and_request(world: World) -> None:
@@ -196,6 +98,19 @@ BAD_QUERIES: list[tuple[dict[str, Any], str, str]] = [
     ({"filter": {"languages": ["en"] * 101}}, "filter.languages", "101 entries"),
     ({"filter": {"include_ids": [1] * 100_001}}, "filter.include_ids", "at most 100000"),
     ({"filter": {"exclude_ids": [1] * 100_001}}, "filter.exclude_ids", "at most 100000"),
+    ({"filter": {"people_any": ["Nobody"] * 101}}, "filter.people_any", "101 entries; send at most 100"),
+    ({"filter": {"rating_count_min": 9, "rating_count_max": 8}}, "filter.rating_count_min", "is 9, above rating_count"),
+    ({"filter": {"rating_min": np.nan}}, "filter.rating_min", "is nan; send stars, 0.5 to 5"),
+    ({"filter": {"rating_min": -np.inf}}, "filter.rating_min", "is -inf"),
+    ({"options": {"min_score": np.nan}}, "options.min_score", "is nan; send -1 to 1"),
+    ({"options": {"min_score": 1.01}}, "options.min_score", "is 1.01; send -1 to 1"),
+    ({"options": {"min_score": -np.inf}}, "options.min_score", "is -inf"),
+    ({"options": {"diversity": np.nan}}, "options.diversity", "is nan; send 0 to 1"),
+    ({"options": {"diversity": -0.1}}, "options.diversity", "is -0.1; send 0 to 1"),
+    ({"options": {"diversity": 1.5}}, "options.diversity", "is 1.5; send 0 to 1"),
+    ({"options": {"max_per_genre": -1}}, "options.max_per_genre", "is -1; send 1 or more, or 0 for no cap"),
+    ({"options": {"max_per_director": -7}}, "options.max_per_director", "is -7; send 1 or more"),
+    ({"options": {"quality": 9}}, "options.quality", "is 9, which is no Quality; send one of 0 (QUALITY_UNSPECIFIED)"),
     ({"filter": {"year_min": 2001, "year_max": 2000}}, "filter.year_min", "is 2001, above year_max, 2000"),
 ]
 BAD_REQUESTS: list[tuple[dict[str, Any], str, str]] = [
@@ -315,6 +230,8 @@ SIMILAR_ERRORS = [
     ({"movie_ids": [1], "negative_movie_ids": [4, 10**9]}, MovieUnknown, "negative_movie_ids[1]"),
     ({"movie_ids": [1, 4], "negative_movie_ids": [4, 1]}, InvalidRequest, "movie_ids"),
     ({"movie_ids": [1], "k": 0}, InvalidRequest, "k"),
+    ({"movie_ids": [1], "options": {"diversity": 2}}, InvalidRequest, "options.diversity"),
+    ({"movie_ids": [1], "filter": {"year_min": 2, "year_max": 1}}, InvalidRequest, "filter.year_min"),
 ]
 
 
