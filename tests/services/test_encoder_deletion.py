@@ -16,7 +16,8 @@ import pytest
 from marquee.errors import InvalidRequest, StoreUnavailable, UserDeleted, UserUnknown, from_status
 from marquee.features import LIKED
 from marquee.v1 import live_features_pb2, user_encoder_pb2
-from services.user_encoder.stores.redis_store import CHANNEL, RedisStore
+from services.user_encoder.stores.redis_keys import CHANNEL
+from services.user_encoder.stores.redis_store import RedisStore
 from services.user_encoder.stores.redis_url import parse_redis_url
 from services.user_encoder.stores.tags import KEY_BYTES, Tags
 from tests.bundles import make_bundle

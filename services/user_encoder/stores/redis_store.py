@@ -17,13 +17,11 @@ import contextlib
 import logging
 import os
 import random
-import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
-from redis.asyncio.connection import Connection
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, TimeoutError
+from redis.exceptions import RedisError
 
 from marquee.errors import StoreUnavailable
 from marquee.features import NO_EVENTS, Events
@@ -38,18 +36,19 @@ from services.user_encoder.stores.base import (
     pack_person,
     unpack_person,
 )
+from services.user_encoder.stores.redis_channel import watch
 from services.user_encoder.stores.redis_files import FileCleaner
-from services.user_encoder.stores.redis_servers import SLOTS, Call, Node, Reply, Servers
+from services.user_encoder.stores.redis_keys import CHANNEL, KEY_CHECK, Keys, keys_of
+from services.user_encoder.stores.redis_scan import scan_keys
+from services.user_encoder.stores.redis_servers import Call, Reply, Servers
 from services.user_encoder.stores.redis_url import RedisUrl
+from services.user_encoder.stores.redis_words import what_to_do
 from services.user_encoder.stores.tags import Tags
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PREFIX = b"marquee:"
-CHANNEL = PREFIX + b"deletions"
-KEY_CHECK = PREFIX + b"key-check"
 _VERSION_BYTES = 8
 
 # KEYS: history, tombstone, request ids. ARGV: the version and the tombstone that were read, empty where there was none;
@@ -80,17 +79,6 @@ _TRIES = 100
 _LONGEST_PAUSE_S = 0.02
 # People whose histories travel together: some megabytes at most, where all of them are full.
 _SLICE = 64
-# The longest silence on the channel until it is asked whether it still lives.
-_SILENCE_S = 5.0
-_RECONNECT_S = 0.5
-# Slots that are asked for their keys in one round trip, and keys that one SCAN looks at.
-_SLOTS_AT_ONCE, _LEAST_SCAN = 512, 10
-_MOST_KEYS = 1_000_000
-_HISTORY = re.compile(re.escape(PREFIX) + rb"\{([0-9a-f]{32})\}:history")
-# What a cursor starts with: it holds a number and a name, of which neither tells of a person.
-_SERVER, _CLUSTER = "redis", "cluster"
-
-
 # Per person, in the order of their writes.
 _Outcomes = dict[str, Sequence[Written | StoreUnavailable]]
 
@@ -105,27 +93,6 @@ class _Change(NamedTuple):
 
 class _State(NamedTuple):
     packed: bytes
-    request_ids: bytes
-
-
-class _Place(NamedTuple):
-    """Is where a page of a scan starts: SCAN's cursor and the server's run, or a slot and the last tag before."""
-
-    number: int = 0
-    name: str = ""
-
-
-class _Found(NamedTuple):
-    """Holds a page's history keys, the next page's cursor, and about how much of the store has been read by then."""
-
-    keys: list[bytes]
-    cursor: str
-    part: float
-
-
-class _Keys(NamedTuple):
-    history: bytes
-    tombstone: bytes
     request_ids: bytes
 
 
@@ -266,8 +233,8 @@ class RedisStore:
             elif reply:
                 done[change.user_id] = change.outcomes
 
-    def _keys(self, user_id: str) -> _Keys:
-        return _keys(self._tags.of(user_id))
+    def _keys(self, user_id: str) -> Keys:
+        return keys_of(self._tags.of(user_id))
 
     def _change(
         self, user_id: str, writes: list[UserWrite], reply: Reply | StoreUnavailable
@@ -304,7 +271,7 @@ class RedisStore:
         await self._check_before_writing()
         await self._files.announce()
         tag = self._tags.of(user_id)
-        keys = _keys(tag)
+        keys = keys_of(tag)
         [reply] = await self._run(self._writers, [Call(keys.history, ("EVAL", _DELETE, 3, *keys, at_ms, CHANNEL, tag))])
         if isinstance(reply, StoreUnavailable):
             raise reply
@@ -319,7 +286,7 @@ class RedisStore:
         return [self._unavailable(reply) if isinstance(reply, Exception) else reply for reply in replies]
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
-        return StoreUnavailable(f"Redis at {self._where}: {_what(error)}")
+        return StoreUnavailable(f"Redis at {self._where}: {what_to_do(error)}")
 
     async def _check_before_reading(self) -> None:
         """Sees once that the key is the store's own: with another, everybody would be unknown."""
@@ -347,13 +314,11 @@ class RedisStore:
             )
 
     async def scan(self, cursor: str, limit: int) -> ScanPage:
-        """Reads about `limit` people from a cursor on, "" being the first.
-
-        Of a Cluster by slots, which outlive failovers, but a slot that moves meanwhile may be missed. Of a single
-        server by SCAN, whose cursor a restart ends: then it starts again, and people may stand on two pages.
-        """
-        place = _read_cursor(cursor, self._cluster)
-        found = await (self._scan_slots(place, limit) if self._cluster else self._scan_server(place, limit))
+        """Reads about `limit` people from a cursor on, "" being the first; `scan_keys` says what may be missed."""
+        try:
+            found = await scan_keys(self._writers, self._cluster, cursor, limit)
+        except (RedisError, OSError) as error:
+            raise self._unavailable(error) from error
         people = []
         for start in range(0, len(found.keys), _SLICE):
             for reply in await self._run(self._writers, _gets(found.keys[start : start + _SLICE])):
@@ -363,76 +328,9 @@ class RedisStore:
                     people.append(_unpack(reply))
         return ScanPage(people, found.cursor, found.part)
 
-    async def _scan_server(self, place: _Place, limit: int) -> _Found:
-        [node] = await self._writers.nodes()
-        [info] = await self._on(node, ("INFO", "server"))
-        run_id = str(info["run_id"])
-        at = place.number if place.name == run_id else 0
-        keys: list[bytes] = []
-        pattern = PREFIX + b"{*}:history"
-        while len(keys) < limit:
-            [(at, found)] = await self._on(node, ("SCAN", at, "MATCH", pattern, "COUNT", max(limit, _LEAST_SCAN)))
-            keys += found
-            if not at:
-                return _Found(keys, "", 1.0)
-        [count] = await self._on(node, ("DBSIZE",))
-        return _Found(keys, f"{_SERVER}:{at}:{run_id}", _part_of(at, count))
-
-    async def _scan_slots(self, place: _Place, limit: int) -> _Found:
-        keys: list[bytes] = []
-        for first in range(place.number, SLOTS, _SLOTS_AT_ONCE):
-            for slot, found in enumerate(await self._keys_in_slots(first, min(first + _SLOTS_AT_ONCE, SLOTS)), first):
-                keys += [key for key in found if slot > place.number or _name(key) > place.name]
-                if len(keys) >= limit:
-                    cursor = f"{_CLUSTER}:{slot}:{_name(keys[limit - 1])}"
-                    return _Found(keys[:limit], cursor, slot / SLOTS)
-        return _Found(keys, "", 1.0)
-
-    async def _keys_in_slots(self, first: int, end: int) -> list[list[bytes]]:
-        try:
-            by_node: dict[Node, list[int]] = {}
-            for slot in range(first, end):
-                by_node.setdefault(await self._writers.node_of(slot), []).append(slot)
-        except (RedisError, OSError) as error:
-            raise self._unavailable(error) from error
-        found: dict[int, list[bytes]] = {}
-        for node, slots in by_node.items():
-            commands = [("CLUSTER", "GETKEYSINSLOT", slot, _MOST_KEYS) for slot in slots]
-            found |= zip(slots, await self._on(node, *commands), strict=True)
-        return [sorted(filter(_HISTORY.fullmatch, found[slot])) for slot in range(first, end)]
-
-    async def _on(self, node: Node, *commands: tuple[Any, ...]) -> list[Reply]:
-        replies = await self._writers.on(node, commands)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise self._unavailable(reply) from reply
-        return replies
-
     async def watch_deletions(self, forget: Callable[[bytes | None], None]) -> None:
         """Tells of deletions until cancelled; after each time the channel was lost, that some may have been missed."""
-        told = ""
-        while True:
-            try:
-                await self._listen(random.choice(await self._writers.nodes()), forget)
-            except (RedisError, OSError) as error:
-                if _what(error) != told:
-                    told = _what(error)
-                    _log.warning("Redis at %s: deletions by others are heard of later: %s", self._where, told)
-            await asyncio.sleep(_RECONNECT_S)
-
-    async def _listen(self, node: Node, forget: Callable[[bytes | None], None]) -> None:
-        connection = self._writers.connection(node)
-        try:
-            await connection.connect()  # type: ignore[no-untyped-call]
-            await connection.send_command("SUBSCRIBE", CHANNEL)
-            await connection.read_response()
-            # What was deleted before could not be heard.
-            forget(None)
-            await self._files.go_on()
-            async for tag in _messages(connection):
-                forget(tag)
-        finally:
-            await connection.disconnect(nowait=True)
+        await watch(self._writers, self._where, forget, self._files.go_on)
 
     async def aclose(self) -> None:
         """Finishes running writes and releases everything."""
@@ -442,75 +340,9 @@ class RedisStore:
         await self._writers.aclose()
 
 
-def _keys(tag: bytes) -> _Keys:
-    name = PREFIX + b"{" + tag.hex().encode() + b"}:"
-    return _Keys(name + b"history", name + b"deleted", name + b"requests")
-
-
-def _name(key: bytes) -> str:
-    return key[len(PREFIX) + 1 :].partition(b"}")[0].decode()
-
-
 def _gets(keys: Sequence[bytes]) -> list[Call]:
     return [Call(key, ("GET", key)) for key in keys]
 
 
 def _unpack(value: bytes) -> tuple[str, Events]:
     return unpack_person(memoryview(value)[:-_VERSION_BYTES])
-
-
-def _read_cursor(cursor: str, cluster: bool) -> _Place:
-    if not cursor:
-        return _Place()
-    kind, number, name = [*cursor.split(":"), "", ""][:3]
-    whole = number.isascii() and number.isdigit() and re.fullmatch(r"[0-9a-f]{32}|[0-9a-f]{40}", name)
-    if kind != (_CLUSTER if cluster else _SERVER) or cursor.count(":") != 2 or not whole or int(number) >= 2**64:
-        raise ValueError(f"{cursor!r} is no cursor that this kind of Redis store gave")
-    return _Place(int(number), name)
-
-
-def _part_of(cursor: int, keys: int) -> float:
-    """Says about how far SCAN is: its cursor counts through a table of a power of two from the highest bit down."""
-    bits = max(cursor.bit_length(), keys.bit_length())
-    return int(f"{cursor:0{bits}b}"[::-1], 2) / float(1 << bits)
-
-
-async def _messages(connection: Connection) -> AsyncIterator[bytes]:
-    """Reads what comes on a channel; raises where the server is silent, even when it is asked."""
-    asked = False
-    while True:
-        message = await connection.read_response(timeout=_SILENCE_S)
-        if message is None and asked:
-            raise TimeoutError("its channel is silent")
-        if message is None:
-            await connection.send_command("PING")
-        elif message[0] == b"message":
-            yield message[2]
-        asked = message is None
-
-
-# How a refusal starts, of a command or within a script's error, and what it means.
-_REFUSALS = {
-    "maxmemory": "is full, and nothing was recorded; give it more memory (maxmemory), or delete what is not needed",
-    "READONLY": "is a read-only replica, and nothing was recorded; name its primary in MARQUEE_STORE",
-    "MISCONF": "cannot write its files, and so takes no writes; see its log and its disk",
-    "NOREPLICAS": "has too few replicas to take writes (min-replicas-to-write); bring them back",
-    "CLUSTERDOWN": "has no node for some slots; it can be used again when its Cluster is whole",
-    "LOADING": "is loading its files after a start; send the call again in a moment",
-    "MOVED": "is a Cluster; write redis+cluster:// in MARQUEE_STORE",
-    "cluster support disabled": "is no Cluster; write redis:// in MARQUEE_STORE",
-    "TRYAGAIN": "is moving some slots to another node; send the call again in a moment",
-}
-
-
-def _what(error: Exception) -> str:
-    """Says what an error of the client means and what to do about it; never what was sent."""
-    text = str(error)
-    for word, meaning in _REFUSALS.items():
-        if word in text or word in type(error).__name__.upper():
-            return meaning
-    if isinstance(error, (AuthenticationError, NoPermissionError)) or "NOAUTH" in text:
-        return "refuses the user or the password; see MARQUEE_STORE, and the user's rights (ACL)"
-    if isinstance(error, TimeoutError):
-        return "did not answer in time; see that it runs, can be reached and is not overloaded"
-    return f"cannot be used ({text[:200]}); see that it runs and can be reached"
