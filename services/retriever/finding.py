@@ -85,7 +85,7 @@ class Finding:
     def _nearest(self, k: int, mask: Mask | None) -> Hits:
         """Finds the k nearest movies of those that reach the score."""
         began = time.perf_counter_ns()
-        hits = self._index.search(self._query_D, k, mask)
+        hits = self._index.search(self._query_D, k, mask, self._options.quality)
         self._search_ns += time.perf_counter_ns() - began
         if self._options.min_score is None:
             return hits
@@ -119,7 +119,7 @@ class Finding:
         return retriever_pb2.SearchDebug(
             candidates=self._index.count,
             matching=count_allowed(self._index, mask),
-            path="exact",
+            path=self._index.path_of(mask, self._options.quality),
             filter_us=self._filter_ns // 1000,
             search_us=self._search_ns // 1000,
             finish_us=(spent_ns - self._filter_ns - self._search_ns) // 1000,

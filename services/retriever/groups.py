@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,19 +26,30 @@ class Ragged:
         return self._values[self._starts[key] : self._starts[key + 1]]
 
     def of_each(self, keys: Int64s) -> tuple[Int64s, Int32s]:
-        """Lists the values of several keys in one array, and for each the position of its key."""
+        """Lists the values of several keys in one array, and where those of each begin, the end of all at the end."""
         starts = self._starts[keys]
         lengths = self._starts[keys + 1] - starts
-        ends = np.cumsum(lengths)
-        position = np.repeat(np.arange(len(keys)), lengths)
-        return position, self._values[np.arange(len(position)) + (starts - ends + lengths)[position]]
+        ends = np.concatenate(([0], np.cumsum(lengths)))
+        return ends, self._values[np.arange(ends[-1]) + np.repeat(starts - ends[:-1], lengths)]
 
 
-class Memberships(NamedTuple):
-    """Says of several movies which groups they are in, one entry a pair: the movie's position, the group's number."""
+class Memberships:
+    """Says of several movies, by position, which groups they are in."""
 
-    positions: Int64s
-    groups: Int32s
+    def __init__(self, starts: Int64s, groups: Int32s) -> None:
+        self._starts = starts.tolist()
+        self._groups = groups
+        self._positions = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+
+    def of(self, position: int) -> list[int]:
+        """Lists the groups of a movie."""
+        groups: list[int] = self._groups[self._starts[position] : self._starts[position + 1]].tolist()
+        return groups
+
+    def having(self, group: int) -> Int64s:
+        """Lists the positions of the movies in a group."""
+        positions: Int64s = self._positions[self._groups == group]
+        return positions
 
 
 class Groups:

@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from marquee.engine.index import Hits, Mask
 from marquee.features import Floats, Int64s
-from services.retriever.groups import Groups, Memberships
+from services.retriever.groups import Groups
 
 # Cosines are compared as whole millionths, as scores are rounded: then equal is equal, and the order decides.
 _MILLIONTHS = 1e6
@@ -28,7 +27,7 @@ class Cap:
         self._most = most
         self._picked: Counter[int] = Counter()
         self._shut: list[int] = []
-        self._round = Memberships(np.zeros(0, np.int64), np.zeros(0, np.int32))
+        self._round = groups.of_each(np.zeros(0, np.int64))
 
     def begin(self, rows_P: Int64s) -> None:
         """Begins a round of candidates."""
@@ -36,10 +35,9 @@ class Cap:
 
     def count(self, at: int) -> list[Int64s]:
         """Counts a candidate that was picked; lists for each group that is full now its candidates."""
-        owners, groups = self._round
-        full = [group for group in groups[owners == at].tolist() if self._fills(group)]
+        full = [group for group in self._round.of(at) if self._fills(group)]
         self._shut += full
-        return [owners[groups == group] for group in full]
+        return [self._round.having(group) for group in full]
 
     def _fills(self, group: int) -> bool:
         self._picked[group] += 1
@@ -63,7 +61,7 @@ class Picks:
         self._caps = caps
         self._ids: list[int] = []
         self._scores: list[float] = []
-        self._vectors: list[npt.NDArray[np.float64]] = []
+        self._vectors: list[Floats] = []
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -81,26 +79,39 @@ class Picks:
         """Picks from a pool, sorted by score and id, until there are k or nothing is left that may be picked."""
         for cap in self._caps:
             cap.begin(rows_P)
-        wide_PD = vectors_PD.astype(np.float64)
         relevance_P = (1.0 - self._diversity) * np.rint(pool.scores.astype(np.float64) * _MILLIONTHS)
-        nearness_P = self._nearness_to_picked(wide_PD)
+        variety = _Variety(self._diversity, vectors_PD, self._vectors) if self._diversity else None
         while len(self) < k and len(relevance_P):
-            at = int((relevance_P - self._diversity * nearness_P).argmax())
+            value_P = relevance_P if variety is None else relevance_P - variety.penalty_P
+            at = int(value_P.argmax())
             if relevance_P[at] == _OUT:
                 return
             self._ids.append(int(pool.movie_ids[at]))
             self._scores.append(float(pool.scores[at]))
+            self._vectors.append(vectors_PD[at])
             relevance_P[at] = _OUT
             for cap in self._caps:
                 for shut in cap.count(at):
                     relevance_P[shut] = _OUT
-            if self._diversity:
-                self._vectors.append(wide_PD[at])
-                np.maximum(nearness_P, np.rint((wide_PD @ wide_PD[at]) * _MILLIONTHS), out=nearness_P)
+            if variety is not None:
+                variety.add(vectors_PD[at])
 
-    def _nearness_to_picked(self, wide_PD: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        # No cosine is lower: before the first pick nothing is nearer than anything else.
-        nearness_P = np.full(len(wide_PD), -_MILLIONTHS)
-        for vector_D in self._vectors:
-            np.maximum(nearness_P, np.rint((wide_PD @ vector_D) * _MILLIONTHS), out=nearness_P)
-        return nearness_P
+
+class _Variety:
+    """Keeps what each candidate loses by its nearness to what is picked."""
+
+    def __init__(self, diversity: float, vectors_PD: Floats, picked: Sequence[Floats]) -> None:
+        self._diversity = diversity
+        # In float64 rounding to a millionth comes out the same in every order of adding up.
+        self._millionths_PD = vectors_PD.astype(np.float64) * _MILLIONTHS
+        # No cosine is lower: before the first pick nothing is nearer to it than anything else.
+        self.penalty_P = np.full(len(vectors_PD), -diversity * _MILLIONTHS)
+        for vector_D in picked:
+            self.add(vector_D)
+
+    def add(self, vector_D: Floats) -> None:
+        """Adds a vector that was picked."""
+        cosines_P = self._millionths_PD @ vector_D.astype(np.float64)
+        np.rint(cosines_P, out=cosines_P)
+        cosines_P *= self._diversity
+        np.maximum(self.penalty_P, cosines_P, out=self.penalty_P)

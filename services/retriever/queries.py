@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from google.protobuf import field_mask_pb2
 
+from marquee.engine.index import Quality
 from marquee.errors import InvalidRequest
 from marquee.features import Floats, Int64s
 from marquee.v1 import retriever_pb2, types_pb2
@@ -23,7 +24,12 @@ MAX_EXAMPLES = 100
 
 MOVIE_FIELDS = tuple(field.name for field in types_pb2.Movie.DESCRIPTOR.fields)
 
-_QUALITIES = {number: name for name, number in retriever_pb2.Quality.items()}
+_QUALITIES = {
+    retriever_pb2.QUALITY_UNSPECIFIED: Quality.BALANCED,
+    retriever_pb2.QUALITY_EXACT: Quality.EXACT,
+    retriever_pb2.QUALITY_BALANCED: Quality.BALANCED,
+    retriever_pb2.QUALITY_FAST: Quality.FAST,
+}
 
 _NO_IDS: Int64s = np.zeros(0, np.int64)
 
@@ -32,7 +38,7 @@ class Options(NamedTuple):
     """Holds what else a list is to be; `min_score` None and caps of 0: no condition."""
 
     min_score: float | None
-    quality: retriever_pb2.Quality
+    quality: Quality
     diversity: float
     max_per_genre: int
     max_per_director: int
@@ -72,13 +78,13 @@ def _read_options(options: retriever_pb2.SearchOptions, path: str) -> Options:
         if cap < 0:
             raise InvalidRequest(f"{path}.{name} is {cap}; send 1 or more, or 0 for no cap", field=f"{path}.{name}")
     if options.quality not in _QUALITIES:
-        names = ", ".join(f"{number} ({name})" for number, name in _QUALITIES.items())
+        names = ", ".join(retriever_pb2.Quality.keys())
         raise InvalidRequest(
             f"{path}.quality is {options.quality}, which is no Quality; send one of {names}", field=f"{path}.quality"
         )
     return Options(
         options.min_score if options.HasField("min_score") else None,
-        options.quality,
+        _QUALITIES[options.quality],
         options.diversity,
         options.max_per_genre,
         options.max_per_director,

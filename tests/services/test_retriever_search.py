@@ -110,7 +110,7 @@ BAD_QUERIES: list[tuple[dict[str, Any], str, str]] = [
     ({"options": {"diversity": 1.5}}, "options.diversity", "is 1.5; send 0 to 1"),
     ({"options": {"max_per_genre": -1}}, "options.max_per_genre", "is -1; send 1 or more, or 0 for no cap"),
     ({"options": {"max_per_director": -7}}, "options.max_per_director", "is -7; send 1 or more"),
-    ({"options": {"quality": 9}}, "options.quality", "is 9, which is no Quality; send one of 0 (QUALITY_UNSPECIFIED)"),
+    ({"options": {"quality": 9}}, "options.quality", "is 9, which is no Quality; send one of QUALITY_UNSPECIFIED, "),
     ({"filter": {"year_min": 2001, "year_max": 2000}}, "filter.year_min", "is 2001, above year_max, 2000"),
 ]
 BAD_REQUESTS: list[tuple[dict[str, Any], str, str]] = [
