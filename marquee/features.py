@@ -408,5 +408,8 @@ def _bucket(token: str, buckets: int) -> int:
 
 def fold(text: str) -> str:
     """Folds case and strips diacritics: "Amélie" is "amelie"."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    folded = text.casefold()
+    if folded.isascii():
+        return folded
+    decomposed = unicodedata.normalize("NFKD", folded)
     return "".join(char for char in decomposed if not unicodedata.combining(char))

@@ -28,7 +28,7 @@ _NAMES = ("genres_any", "genres_all", "genres_none", "languages", "people_any")
 _IDS = ("include_ids", "exclude_ids")
 _RANGES = ("year", "rating_count")
 
-_NO_YEAR = np.iinfo(np.int32).min
+NO_YEAR = np.iinfo(np.int32).min
 
 
 def check_filter(wanted: types_pb2.MovieFilter, path: str) -> None:
@@ -61,24 +61,24 @@ class Filters:
 
     def __init__(self, index: Index, movies: Iterable[MovieRecord], block_list: BlockList) -> None:
         self._index = index
-        self._facts = _Facts(index.movie_ids, movies)
+        self.facts = Facts(index.movie_ids, movies)
         self._block_list = block_list
         self._blocked = block_list.ids, index.rows(block_list.ids)
 
     @property
     def missing(self) -> Int64s:
         """Lists the movies of the index that are not among the movies that were given."""
-        return self._index.movie_ids[~self._facts.known]
+        return self._index.movie_ids[~self.facts.known]
 
     @property
     def genres(self) -> Groups:
         """Says which movies have which genre."""
-        return self._facts.genres
+        return self.facts.genres
 
     @property
     def directors(self) -> Groups:
         """Says which movies are whose."""
-        return self._facts.directors
+        return self.facts.directors
 
     def matching(self, wanted: types_pb2.MovieFilter | None, excluded: Int64s) -> Mask | None:
         """Marks the movies that may be in an answer: None where all may, else a mask that the caller may write into."""
@@ -113,12 +113,12 @@ class Filters:
         if wanted.include_ids:
             mask[:] = False
             mask[self._rows(wanted.include_ids)] = True
-        self._facts.keep(mask, wanted)
+        self.facts.keep(mask, wanted)
         return mask
 
 
-class _Facts:
-    """Holds what filters ask of movies, by row."""
+class Facts:
+    """Holds what filters ask of movies, by row; a language is its code, 0 where none is known."""
 
     def __init__(self, movie_ids: Int64s, movies: Iterable[MovieRecord]) -> None:
         maker = _FactsMaker(movies)
@@ -126,17 +126,18 @@ class _Facts:
         count = len(movie_ids)
         self.known = np.zeros(count, bool)
         self.known[rows[rows >= 0]] = True
-        self._years = _by_row(maker.years, rows, count)
+        self.years = _by_row(maker.years, rows, count)
         self._ratings = _by_row(maker.ratings, rows, count)
-        self._rating_counts = _by_row(maker.rating_counts, rows, count)
-        self._languages = _by_row(maker.languages, rows, count)
-        self._language_codes = maker.language_codes
-        self.genres = maker.genres.make(rows, count)
-        self.directors = maker.directors.make(rows, count)
-        self._people = maker.people.make(rows, count)
+        self.rating_counts = _by_row(maker.rating_counts, rows, count)
+        self.languages = _by_row(maker.languages, rows, count)
+        self.language_codes = maker.language_codes
+        self.genre_spellings = {genre.casefold(): genre for genre in reversed(maker.genre_spellings)}
+        self.genres = maker.genres.make(rows, count, str.casefold)
+        self.directors = maker.directors.make(rows, count, fold)
+        self._people = maker.people.make(rows, count, fold)
         self._nothing = np.zeros(count, bool)
         # A dozen or two; of a common one the rows would take as much room and longer.
-        self._genre_masks = {name: self._mask(self.genres, [name]) for name in self.genres.names()}
+        self.genre_masks = {name: self._mask(self.genres, [name]) for name in self.genres.names()}
 
     def _mask(self, groups: Groups, names: Iterable[str]) -> Mask:
         mask = self._nothing.copy()
@@ -158,38 +159,38 @@ class _Facts:
         if wanted.genres_any:
             mask &= self._of_genres(wanted.genres_any)
         for genre in wanted.genres_all:
-            mask &= self._genre_masks.get(genre.casefold(), self._nothing)
+            mask &= self.genre_masks.get(genre.casefold(), self._nothing)
         if wanted.genres_none:
             mask &= ~self._of_genres(wanted.genres_none)
 
     def _of_genres(self, names: Sequence[str]) -> Mask:
         union = self._nothing.copy()
         for name in names:
-            union |= self._genre_masks.get(name.casefold(), self._nothing)
+            union |= self.genre_masks.get(name.casefold(), self._nothing)
         return union
 
     def _of_languages(self, names: Sequence[str]) -> Mask:
         union = self._nothing.copy()
         for name in names:
             # No movie has the code -1.
-            union |= self._languages == self._language_codes.get(name.casefold(), -1)
+            union |= self.languages == self.language_codes.get(name.casefold(), -1)
         return union
 
     def _keep_years(self, mask: Mask, wanted: types_pb2.MovieFilter) -> None:
         if wanted.HasField("year_min"):
-            mask &= self._years >= max(wanted.year_min, _NO_YEAR + 1)
+            mask &= self.years >= max(wanted.year_min, NO_YEAR + 1)
         if wanted.HasField("year_max"):
-            mask &= self._years <= wanted.year_max
-            mask &= self._years != _NO_YEAR
+            mask &= self.years <= wanted.year_max
+            mask &= self.years != NO_YEAR
 
     def _keep_ratings(self, mask: Mask, wanted: types_pb2.MovieFilter) -> None:
         if wanted.HasField("rating_min"):
             # In float32 as on the wire: who asks for what an answer showed gets it. NaN is not above anything.
             mask &= self._ratings >= np.float32(wanted.rating_min)
         if wanted.HasField("rating_count_min"):
-            mask &= self._rating_counts >= wanted.rating_count_min
+            mask &= self.rating_counts >= wanted.rating_count_min
         if wanted.HasField("rating_count_max"):
-            mask &= self._rating_counts <= wanted.rating_count_max
+            mask &= self.rating_counts <= wanted.rating_count_max
 
 
 class _FactsMaker:
@@ -200,20 +201,21 @@ class _FactsMaker:
         self.years, self.languages = array("i"), array("i")
         self.ratings = array("f")
         self.language_codes: dict[str, int] = {}
-        self.genres, self.directors, self.people = GroupsMaker(str.casefold), GroupsMaker(fold), GroupsMaker(fold)
+        self.genre_spellings: dict[str, None] = {}
+        self.genres, self.directors, self.people = GroupsMaker(), GroupsMaker(), GroupsMaker()
         for movie in movies:
             self._add(movie)
 
     def _add(self, movie: MovieRecord) -> None:
-        at = len(self.ids)
         self.ids.append(movie.movie_id)
-        self.years.append(_NO_YEAR if movie.year is None else movie.year)
+        self.years.append(NO_YEAR if movie.year is None else movie.year)
         self.ratings.append(math.nan if movie.mean_rating is None else movie.mean_rating)
         self.rating_counts.append(movie.rating_count)
         self.languages.append(self._language(movie.language.casefold()))
-        self.genres.add(at, movie.genres)
-        self.directors.add(at, movie.directors)
-        self.people.add(at, (*movie.directors, *movie.cast))
+        self.genres.add(movie.genres)
+        self.genre_spellings.update(dict.fromkeys(movie.genres))
+        self.directors.add(movie.directors)
+        self.people.add((*movie.directors, *movie.cast))
 
     def _language(self, name: str) -> int:
         return self.language_codes.setdefault(name, len(self.language_codes) + 1) if name else 0

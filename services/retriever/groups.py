@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -79,31 +81,27 @@ class Groups:
 
 
 class GroupsMaker:
-    """Collects movies one by one, and makes Groups of them once their rows are known."""
+    """Collects the names that movies come with, and makes Groups of them once the movies' rows are known."""
 
-    def __init__(self, fold: Callable[[str], str]) -> None:
-        self._fold = fold
-        self._codes: dict[str, int] = {}
-        # Names as they are spelt: folding one takes longer than everything else that is done to it.
-        self._spelt: dict[str, int] = {}
-        self._pairs = array("i"), array("i")
+    def __init__(self) -> None:
+        # Names as they are spelt are numbered as they come, without a step of Python each: a million movies have many.
+        self._spelt: defaultdict[str, int] = defaultdict(itertools.count().__next__)
+        self._names = array("i")
+        self._lengths = array("i")
 
-    def add(self, movie: int, names: Iterable[str]) -> None:
-        """Puts a movie into groups, into none twice."""
-        for code in {self._code(name) for name in names}:
-            self._pairs[0].append(movie)
-            self._pairs[1].append(code)
+    def add(self, names: Sequence[str]) -> None:
+        """Adds the names of the next movie."""
+        self._names.extend(map(self._spelt.__getitem__, names))
+        self._lengths.append(len(names))
 
-    def _code(self, name: str) -> int:
-        code = self._spelt.get(name)
-        if code is None:
-            code = self._spelt[name] = self._codes.setdefault(self._fold(name), len(self._codes))
-        return code
-
-    def make(self, row_of_movie: Int64s, rows: int) -> Groups:
-        """Makes the groups; a movie whose row is -1 is in none."""
-        movies, codes = map(np.array, self._pairs)
-        at = row_of_movie[movies].astype(np.int32)
-        known = at >= 0
-        at, codes = at[known], codes[known]
-        return Groups(self._codes, Ragged(codes, at, len(self._codes)), Ragged(at, codes, rows))
+    def make(self, row_of_movie: Int64s, rows: int, fold: Callable[[str], str]) -> Groups:
+        """Makes the groups, one a folded name; a movie is in none twice, and in none at all where its row is -1."""
+        codes: dict[str, int] = {}
+        code_of_spelt = np.array([codes.setdefault(fold(name), len(codes)) for name in self._spelt], np.int64)
+        row_of_name = np.repeat(row_of_movie, np.array(self._lengths))
+        known = row_of_name >= 0
+        # Sorted, as np.unique would hash millions of pairs before it sorts them.
+        pairs = np.sort(row_of_name[known] * len(codes) + code_of_spelt[np.array(self._names)[known]])
+        pairs = pairs[np.diff(pairs, prepend=-1) > 0]
+        at, of = (part.astype(np.int32) for part in np.divmod(pairs, max(1, len(codes))))
+        return Groups(codes, Ragged(of, at, len(codes)), Ragged(at, of, rows))

@@ -72,10 +72,10 @@ def test_what_is_equally_good_goes_by_score_and_then_by_id() -> None:
 
 
 def test_a_cap_counts_every_group_of_a_movie() -> None:
-    maker = GroupsMaker(str.casefold)
-    for movie, genres in enumerate([["Drama"], ["drama", "War"], ["Drama", "Drama"], ["War"], []]):
-        maker.add(movie, genres)
-    groups = maker.make(np.arange(5), 5)
+    maker = GroupsMaker()
+    for genres in (["Drama"], ["drama", "War"], ["Drama", "Drama"], ["War"], []):
+        maker.add(genres)
+    groups = maker.make(np.arange(5), 5, str.casefold)
     scores, vectors = [0.9, 0.8, 0.7, 0.6, 0.5], [[1.0, 0.0]] * 5
     # Of "Drama" the first; with it goes the second, so that of "War" the fourth is there.
     assert picked(scores, vectors, 0.0, 5, Cap(groups, 1)) == [1, 4, 5]
