@@ -195,6 +195,8 @@ class Titles:
         if not any(char.isalnum() for char in text):
             return []
         chunks = [parts[:_MAX_WORDS] for parts in _chunks(_as_read(text))[:_MAX_WORDS]]
+        if not chunks:
+            return []
         places = self._matching(chunks, limit) or list(self._like(chunks))[:limit]
         return self._movies(places)
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from marquee.errors import InvalidRequest, MarqueeError, MovieUnknown
@@ -44,7 +45,7 @@ def find_movie(spaces: Spaces[Retrieval], key: catalog_pb2.MovieKey, field: str)
         catalog = loaded.model.catalog
         by_id = key.WhichOneof("key") == "movie_id"
         movie = catalog.get(key.movie_id) if by_id else catalog.by_external_id(key.external_id)
-        if movie is not None:
+        if movie is not None and not loaded.model.block_list.holds(movie.movie_id):
             return Located(movie, loaded.bundle.id)
     raise _unknown(key)
 
@@ -97,8 +98,10 @@ async def search_titles(spaces: Spaces[Retrieval], request: catalog_pb2.SearchMo
     size = request.page_size or DEFAULT_PAGE_SIZE
     offset = _read_token(request.page_token, request.query)
     loaded = spaces.get("")
+    model = loaded.model
+    search = partial(model.titles.search, limit=size + 1, offset=offset, hidden=model.block_list.holds)
     # Milliseconds of SQLite, which lets the event loop go on.
-    movies = await asyncio.to_thread(loaded.model.titles.search, request.query, limit=size + 1, offset=offset)
+    movies = await asyncio.to_thread(search, request.query)
     more = len(movies) > size and offset + size <= MAX_OFFSET
     return Page(movies[:size], _make_token(offset + size, request.query) if more else "", loaded.bundle.id)
 

@@ -15,7 +15,7 @@ from google.protobuf import field_mask_pb2
 from marquee.engine.index import Quality
 from marquee.errors import InvalidRequest
 from marquee.features import Floats, Int64s
-from marquee.v1 import retriever_pb2, types_pb2
+from marquee.v1 import catalog_pb2, retriever_pb2, types_pb2
 from services.retriever.filters import MAX_IDS, check_filter
 
 MAX_K = 1000
@@ -31,7 +31,7 @@ _QUALITIES = {
     retriever_pb2.QUALITY_FAST: Quality.FAST,
 }
 
-_NO_IDS: Int64s = np.zeros(0, np.int64)
+NO_IDS: Int64s = np.zeros(0, np.int64)
 
 
 class Options(NamedTuple):
@@ -60,13 +60,27 @@ Request = retriever_pb2.SearchRequest | retriever_pb2.BatchSearchQuery | retriev
 
 def read_wanted(request: Request, path: str) -> Wanted:
     """Reads k, filter, exclusions and options of a query."""
-    if not 1 <= request.k <= MAX_K:
-        raise InvalidRequest(f"{path}k is {request.k}; send 1 to {MAX_K}", field=f"{path}k")
-    wanted_filter = request.filter if request.HasField("filter") else None
-    if wanted_filter is not None:
-        check_filter(wanted_filter, f"{path}filter")
+    k = read_k(request.k, path)
+    wanted_filter = read_filter(request, path)
     options = _read_options(request.options, f"{path}options") if request.HasField("options") else None
-    return Wanted(request.k, wanted_filter, _read_excluded(request.exclude_packed, f"{path}exclude_packed"), options)
+    return Wanted(k, wanted_filter, read_excluded(request.exclude_packed, f"{path}exclude_packed"), options)
+
+
+def read_k(k: int, path: str) -> int:
+    """Reads how many movies are wanted."""
+    if not 1 <= k <= MAX_K:
+        raise InvalidRequest(f"{path}k is {k}; send 1 to {MAX_K}", field=f"{path}k")
+    return k
+
+
+def read_filter(
+    request: Request | catalog_pb2.GetFacetsRequest | catalog_pb2.TopMoviesRequest, path: str
+) -> types_pb2.MovieFilter | None:
+    """Reads which movies are wanted; None: all."""
+    if not request.HasField("filter"):
+        return None
+    check_filter(request.filter, f"{path}filter")
+    return request.filter
 
 
 def _read_options(options: retriever_pb2.SearchOptions, path: str) -> Options:
@@ -98,9 +112,10 @@ def _check_between(value: float, low: float, high: float, field: str) -> None:
         raise InvalidRequest(f"{field} is {value:g}; send {low:g} to {high:g}", field=field)
 
 
-def _read_excluded(packed: bytes, field: str) -> Int64s:
+def read_excluded(packed: bytes, field: str) -> Int64s:
+    """Reads ids of movies to leave out."""
     if not packed:
-        return _NO_IDS
+        return NO_IDS
     if len(packed) % 8:
         raise InvalidRequest(
             f"{field} has {len(packed)} bytes, not a multiple of 8; pass back `seen` as Encode gave it", field=field

@@ -17,6 +17,7 @@ from marquee.features import Floats, Int64s
 from marquee.movies import MovieRecord
 from marquee.v1 import types_pb2
 from services.retriever.block_list import BlockList
+from services.retriever.facets import Facets
 from services.retriever.filters import Filters
 from services.retriever.finding import Finding, Found, short_reason
 from services.retriever.queries import MOVIE_FIELDS, Wanted
@@ -38,6 +39,7 @@ class Retrieval:
         self.titles = Catalog(path)
         self.block_list = block_list or BlockList()
         self.filters = Filters(self.index, self.catalog.all(), self.block_list)
+        self.facets = Facets(self.filters.facts, self.index.movie_ids)
         self._details = Details(self.catalog)
         if len(missing := self.filters.missing):
             raise BundleError(

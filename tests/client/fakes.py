@@ -204,6 +204,15 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer, catalog_pb2_grpc.Ca
         found = [one for one in MOVIES.values() if one.title.casefold().startswith(request.query.casefold())]
         return await self._fake.answer("SearchMovies", request, context, catalog_pb2.SearchMoviesResponse(movies=found))
 
+    async def ListGenres(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    async def GetFacets(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    async def TopMovies(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
 
 @asynccontextmanager
 async def serving(*add: Callable[[grpc.aio.Server], None]) -> AsyncIterator[str]:
