@@ -25,7 +25,9 @@ _LINKS_COLUMNS = ("movieId", "imdbId", "tmdbId")
 _NO_GENRES = "(no genres listed)"
 # What tools write into a cell that has nothing in it.
 _NOTHING = frozenset(("", "nan", "none", "null", "n/a", "<na>", "\\n"))
-_DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
+# Of a title and a year that were put together where there was no year.
+_NO_YEAR = re.compile(r" *\((?:nan|<na>)\) *$", re.IGNORECASE)
+_DATE = re.compile(r"(?!0000)\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?")
 _WHOLE = re.compile(r"(\d{1,19})(?:\.0+)?", re.ASCII)
 _PAGES = {"imdb": "https://www.imdb.com/title/{}/", "tmdb": "https://www.themoviedb.org/movie/{}"}
 _YEARS = range(1800, 2100)
@@ -145,7 +147,8 @@ def _text(value: Any, list_separator: str) -> str:
 
 
 def _movie(movie_id: int, cells: dict[str, str], columns: ColumnMap) -> MovieRecord:
-    title, year = parse_title(cells[columns.title])
+    raw = _NO_YEAR.sub("", cells[columns.title])
+    title, year = parse_title("" if raw.strip().lower() in _NOTHING else raw)
     if columns.year:
         own = _whole(cells[columns.year])
         year = own if own in _YEARS else year
