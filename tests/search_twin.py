@@ -19,7 +19,7 @@ Query = retriever_pb2.SearchRequest | retriever_pb2.BatchSearchQuery
 
 
 class World(NamedTuple):
-    """Is a bundle in a registry, and what is in it."""
+    """Is a bundle of `make_bundle` in a registry, and what is in it."""
 
     registry: Path
     bundle: Bundle
@@ -31,9 +31,13 @@ def make_world(folder: Path, *, movies: int, dimension: int) -> World:
     """Makes a bundle and publishes it."""
     bundle = make_bundle(folder / "bundle", movies=movies, dimension=dimension)
     publish(folder / "registry", bundle)
-    by_id = {movie.movie_id: movie for movie in map(movie_record, range(movies))}
-    in_rows = [by_id[movie_id] for movie_id in bundle.array(MOVIE_IDS).tolist()]
-    return World(folder / "registry", bundle, in_rows, np.asarray(bundle.array(ITEM_VECTORS)))
+    return world_of(folder / "registry", bundle)
+
+
+def world_of(registry: Path, bundle: Bundle) -> World:
+    """Reads what is in a bundle; a movie's number is in its id."""
+    movies = [movie_record((movie_id - 1) // 3) for movie_id in bundle.array(MOVIE_IDS).tolist()]
+    return World(registry, bundle, movies, np.asarray(bundle.array(ITEM_VECTORS)))
 
 
 class Answer(NamedTuple):
@@ -60,7 +64,8 @@ def matches(movie: MovieRecord, wanted: types_pb2.MovieFilter) -> bool:
         not any(genre.lower() in genres for genre in wanted.genres_none),
         not wanted.HasField("year_min") or (movie.year is not None and movie.year >= wanted.year_min),
         not wanted.HasField("year_max") or (movie.year is not None and movie.year <= wanted.year_max),
-        not wanted.languages or movie.language in [language.lower() for language in wanted.languages],
+        # What is not known is no language: "" keeps nothing.
+        not wanted.languages or movie.language in [language.lower() for language in wanted.languages if language],
         not wanted.people_any or any(name.lower() in people for name in wanted.people_any),
         not wanted.HasField("rating_min") or (movie.mean_rating is not None and rating >= wanted.rating_min),
         not wanted.HasField("rating_count_min") or movie.rating_count >= wanted.rating_count_min,
