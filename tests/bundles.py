@@ -34,14 +34,15 @@ from marquee.bundle.gate import Evaluation
 from marquee.bundle.probes import TOP, Probes, synthetic_histories, write_npz, write_probes
 from marquee.bundle.v1 import bundle_pb2
 from marquee.engine.encoder import Encoder, ItemTower
-from marquee.engine.index import Index
-from marquee.engine.kinds import write_index
+from marquee.engine.index import Index, Quality
+from marquee.engine.kinds import EXACT, Spec, write_index
 from marquee.features import Events, Floats, Int64s, content_ids, feature_spec
 from marquee.movies import MovieRecord
 
 GENRES = ("Comedy", "Drama", "Horror", "Sci-Fi", "Western", "Film-Noir")
 LANGUAGES = ("en", "fr", "ja", "")
 _NOUNS = ("Harbor", "Lantern", "Meadow", "Orchard", "Sparrow", "Winter", "Étoile")
+EXACTLY = Spec(EXACT, {})
 _OPSET = 17
 _IR_VERSION = 9
 
@@ -56,6 +57,7 @@ def make_bundle(
     dropped: int = 0,
     max_history: int = 20,
     quality: float = 0.5,
+    index: Spec = EXACTLY,
 ) -> Bundle:
     """Writes a valid bundle to `folder` and opens it; equal arguments give the same bundle id.
 
@@ -68,7 +70,7 @@ def make_bundle(
     manifest = bundle_pb2.Manifest(
         features=spec,
         tower=bundle_pb2.TowerSpec(kind="pooled", config=struct_pb2.Struct()),
-        index=bundle_pb2.IndexSpec(kind="exact", parameters=struct_pb2.Struct()),
+        index=index.message(),
         dataset=bundle_pb2.Dataset(name="tests", fingerprint="0" * 64, movies=movies, simulated=True),
         seed=seed,
         code_version="tests",
@@ -83,11 +85,22 @@ def make_bundle(
         draft = Bundle(writer.folder, "", manifest)
         _write_towers(draft, rng)
         _write_rows(draft, records, movies, rng)
-        _write_items(draft, shown)
+        _write_items(draft, shown, index)
         write_catalog(draft.file(CATALOG), shown)
         _write_probes(draft, seed)
         _write_evaluation(draft, quality)
         return writer.finish(manifest, _report(quality))
+
+
+def draft_of(
+    folder: Path, ids: Int64s, vectors_ND: Floats, built: Spec = EXACTLY, claimed: Spec | None = None
+) -> Bundle:
+    """Writes what an index reads, and no more of a bundle; the manifest may claim another kind than the one built."""
+    np.save(folder / MOVIE_IDS, ids)
+    np.save(folder / ITEM_VECTORS, vectors_ND)
+    write_index(folder / INDEX, vectors_ND, built)
+    spec = bundle_pb2.FeatureSpec(dimension=vectors_ND.shape[1])
+    return Bundle(folder, "", bundle_pb2.Manifest(features=spec, index=(claimed or built).message()))
 
 
 def movie_record(number: int) -> MovieRecord:
@@ -210,7 +223,7 @@ def _write_rows(draft: Bundle, records: list[MovieRecord], trained: int, rng: np
     np.save(draft.file(HISTORY_TABLE), np.concatenate(rows_ND).astype(np.float32))
 
 
-def _write_items(draft: Bundle, shown: list[MovieRecord]) -> None:
+def _write_items(draft: Bundle, shown: list[MovieRecord], index: Spec) -> None:
     ids = np.array([movie.movie_id for movie in shown], np.int64)
     history_ids: Int64s = np.load(draft.file(HISTORY_IDS))
     at = {movie_id: row for row, movie_id in enumerate(history_ids.tolist())}
@@ -218,7 +231,7 @@ def _write_items(draft: Bundle, shown: list[MovieRecord]) -> None:
     vectors_ND = ItemTower(draft).embed(rows_ND, content_ids(shown, draft.features))
     np.save(draft.file(MOVIE_IDS), ids)
     np.save(draft.file(ITEM_VECTORS), vectors_ND)
-    write_index(draft.file(INDEX), vectors_ND)
+    write_index(draft.file(INDEX), vectors_ND, index)
 
 
 def _write_probes(draft: Bundle, seed: int) -> None:
@@ -228,7 +241,7 @@ def _write_probes(draft: Bundle, seed: int) -> None:
     vectors = np.stack([encoder.encode(events, as_of_ms)[0] for events, as_of_ms in cases])
     top_ids = np.full((len(cases), TOP), -1, np.int64)
     for row, vector in enumerate(vectors):
-        found = index.search(vector, TOP).movie_ids
+        found = index.search(vector, TOP, quality=Quality.EXACT).movie_ids
         top_ids[row, : len(found)] = found
     columns = Events(*(np.concatenate(column) for column in zip(*(events for events, _ in cases), strict=True)))
     offsets = np.cumsum([0, *(events.size for events, _ in cases)]).astype(np.int64)

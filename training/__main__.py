@@ -15,6 +15,7 @@ from rich.table import Table
 
 from marquee.bundle.format import Bundle, check_destination
 from marquee.bundle.v1 import bundle_pb2
+from marquee.engine.kinds import KINDS
 from training.baselines import left_out
 from training.choice import LARGEST_LOSS, choose, figures
 from training.command import run_command
@@ -23,6 +24,7 @@ from training.data import Dataset, load_dataset, read_columns
 from training.data.prepared import load_prepared
 from training.distributed import Group, process_group
 from training.export import export
+from training.indexing import FEWEST_APPROXIMATE, IndexConfig, describe
 from training.losses import LOG_Q_VARIANTS
 from training.model import TOWERS, TowerConfig
 from training.split import Split, splits
@@ -63,6 +65,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     """Loads, trains, exports and says what came of it; of several processes only the first speaks and writes."""
     started = time.perf_counter()
     check_destination(options.out)
+    index = IndexConfig(options.index, options.index_recall)
     with process_group() as group:
         console = console if group.leads else Console(quiet=True)
         data = _load(options)
@@ -73,7 +76,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     fitted = time.perf_counter()
     if group.leads:
         timings_s = {"load": loaded - started, "train": fitted - loaded}
-        bundle = export(data, split, trained, timings_s, options.out, options.baselines)
+        bundle = export(data, split, trained, timings_s, options.out, options.baselines, index)
         timings_s["export and evaluate"] = time.perf_counter() - fitted
         _summarise(console, bundle, timings_s, left_out(len(data.movies), split, options.baselines))
 
@@ -146,6 +149,21 @@ def build_parser() -> argparse.ArgumentParser:
         help="what to measure beside the towers: popularity and EASE, or item-kNN, iALS and transitions too "
         "(%(default)s)",
     )
+    index = IndexConfig()
+    parser.add_argument(
+        "--index",
+        choices=(AUTO, *KINDS),
+        default=index.kind,
+        help=f"kind of the index; {AUTO} compares every vector below {FEWEST_APPROXIMATE:,} movies, and above takes "
+        "lists in half precision (%(default)s)",
+    )
+    parser.add_argument(
+        "--index-recall",
+        type=float,
+        default=index.recall,
+        metavar="SHARE",
+        help="of the 100 nearest movies, the share that an index which is not exact is tuned to find (%(default)s)",
+    )
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     for name, (text, choices) in _KNOBS.items():
         flag, value = "--" + name.replace("_", "-"), defaults[name]
@@ -173,6 +191,7 @@ def _summarise(console: Console, bundle: Bundle, timings_s: dict[str, float], le
     peak_mb = peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)  # bytes there, kilobytes elsewhere
     for line in (
         f"{times}; peak memory {peak_mb:,.0f} MB",
+        describe(bundle.report().index),
         f"bundle {bundle.id[:12]} of space {bundle.space[:12]}, {tower}: {bundle.path}",
         f"next: python -m marquee.bundle publish {bundle.path}",
     ):

@@ -20,17 +20,18 @@ from marquee.bundle import catalog, format, probes
 from marquee.bundle.format import Bundle, BundleWriter
 from marquee.bundle.v1 import bundle_pb2
 from marquee.engine.encoder import Encoder, ItemTower
-from marquee.engine.index import Index
-from marquee.engine.kinds import write_index
+from marquee.engine.index import Index, Quality
 from marquee.errors import BundleError
 from marquee.features import Events, Int64s, TowerInput
 from marquee.movies import MovieRecord
 from training.data import Dataset
-from training.evaluate import evaluate
+from training.evaluate import evaluate, query_vectors
+from training.indexing import QUERIES, IndexConfig, sample_queries, write_chosen_index
 from training.split import Split
 from training.train import Trained
 
 PARITY = 1e-5
+_AUTO = IndexConfig()
 
 
 def export(
@@ -40,6 +41,7 @@ def export(
     timings_s: dict[str, float],
     destination: Path,
     baselines: str = "quick",
+    index_config: IndexConfig = _AUTO,
 ) -> Bundle:
     """Writes the bundle of trained towers, evaluated as it will be served beside a suite of baselines.
 
@@ -56,20 +58,21 @@ def export(
         item_tower = ItemTower(draft)
         vectors_ND = item_tower.embed(history_table, trained.content_NT)
         write_catalogue_part(folder, data.movies, vectors_ND)
+        encoder = Encoder(draft)
+        people_QD = query_vectors(data, split.test.sample(QUERIES), encoder)
+        found = write_chosen_index(draft, sample_queries(people_QD, vectors_ND, trained.config.seed), index_config)
         write_probe_part(draft, seed=trained.config.seed)
-        encoder, index = Encoder(draft), Index(draft)
-        metrics, record = evaluate(data, split, encoder, index, baselines)
+        metrics, record = evaluate(data, split, encoder, Index(draft), baselines)
         probes.write_npz(folder / format.EVALUATION, record._asdict())
-        report = bundle_pb2.Report(metrics=metrics, timings_s=timings_s, created_at=_now())
+        report = bundle_pb2.Report(metrics=metrics, timings_s=timings_s, created_at=_now(), index=found)
         check_parity(trained, encoder, item_tower)
         return writer.finish(manifest, report)
 
 
 def write_catalogue_part(folder: Path, movies: list[MovieRecord], vectors_ND: np.ndarray) -> None:
-    """Writes what a revision changes: movie ids, item vectors, index and catalogue; row i is movie i."""
+    """Writes what a revision changes, but for its index: movie ids, item vectors and catalogue; row i is movie i."""
     np.save(folder / format.MOVIE_IDS, np.array([movie.movie_id for movie in movies], np.int64))
     np.save(folder / format.ITEM_VECTORS, vectors_ND)
-    write_index(folder / format.INDEX, vectors_ND)
     catalog.write_catalog(folder / format.CATALOG, movies)
 
 
@@ -81,7 +84,7 @@ def write_probe_part(draft: Bundle, *, seed: int) -> None:
     vectors = np.stack([encoder.encode(events, as_of_ms)[0] for events, as_of_ms in cases])
     tops = np.full((len(cases), probes.TOP), -1, np.int64)
     for number, vector in enumerate(vectors):
-        found = index.search(vector, probes.TOP).movie_ids
+        found = index.search(vector, probes.TOP, quality=Quality.EXACT).movie_ids
         tops[number, : len(found)] = found
     probes.write_probes(draft.file(format.PROBES), _probes(cases, vectors, tops))
 
@@ -240,7 +243,6 @@ def _manifest(data: Dataset, trained: Trained) -> bundle_pb2.Manifest:
     manifest = bundle_pb2.Manifest(
         features=trained.spec,
         tower=bundle_pb2.TowerSpec(kind=tower.kind),
-        index=bundle_pb2.IndexSpec(kind="exact"),
         dataset=data.summary(),
         seed=trained.config.seed,
         code_version=marquee.__version__,

@@ -26,6 +26,7 @@ from marquee.bundle.gate import check_consistent
 from marquee.bundle.registry import Pointer, Registry
 from marquee.bundle.v1 import bundle_pb2
 from marquee.engine.encoder import ItemTower
+from marquee.engine.kinds import read_spec, write_index
 from marquee.errors import DataError, RegistryError
 from marquee.features import Floats, HistoryIndex, Int64s, content_ids
 from marquee.movies import MovieRecord
@@ -129,6 +130,7 @@ def _write_revision(base: Bundle, old: dict[int, MovieRecord], movies: list[Movi
     np.save(folder / format.HISTORY_TABLE, table_ND)
     vectors_ND = _vectors(base, old, movies, towers, rows_ND, content_NT)
     write_catalogue_part(folder, movies, vectors_ND)
+    write_index(folder / format.INDEX, vectors_ND, read_spec(base.manifest.index, base.file(format.INDEX)))
 
 
 def _vectors(

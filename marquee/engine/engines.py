@@ -1,6 +1,6 @@
 """Indexes that are open: each checks itself against the vectors, and proposes candidates for a query.
 
-Letters in array names: N movies, D dimension, L lists of an inverted file, S sampled rows of a list.
+Letters in array names: N movies, D dimension, L lists of an inverted file.
 """
 
 from __future__ import annotations
@@ -18,21 +18,38 @@ from marquee.features import Floats, Int64s
 
 Mask = npt.NDArray[np.bool_]
 
-# Rows of a list that are looked up in a mask, to guess how many of the list are allowed.
-_SAMPLED = 32
+# Under a mask, lists are searched until the last half of them brought at most this share of the candidates.
+_BROUGHT = 0.01
 # Rows whose vectors are compared with item_vectors.npy when an index is opened, and 1 - cos that is allowed then.
 _CHECKED = 16
 _NEAR = {EXACT: 1e-6, IVF: 1e-6, HNSW: 1e-6, IVF_FP16: 1e-4, IVF_SQ8: 1e-2}
 
-_NO_ROW = np.zeros(_SAMPLED, np.int64)
 # FAISS's own annotations are wrong in places: of parameters that its Python module adds, and of kinds it returns.
 FaissIndex = Any
+
+
+class Allowed:
+    """Holds which movies may be found: at least one, and not all."""
+
+    __slots__ = ("_bits", "excluded", "mask_N", "share")
+
+    def __init__(self, mask_N: Mask, count: int) -> None:
+        self.mask_N = mask_N
+        self.share = count / len(mask_N)
+        self.excluded = len(mask_N) - count
+        self._bits: npt.NDArray[np.uint8] | None = None
+
+    def put_into(self, parameters: faiss.SearchParameters) -> None:
+        """Limits a search of FAISS to them, while this object lives: the selector points into its bits."""
+        if self._bits is None:
+            self._bits = np.packbits(self.mask_N, bitorder="little")
+        parameters.sel = faiss.IDSelectorBitmap(len(self._bits), faiss.swig_ptr(self._bits))
 
 
 class Engine(Protocol):
     """Proposes the rows nearest to a query."""
 
-    def propose(self, query_D: Floats, wanted: int, allowed_N: Mask | None, *, fast: bool) -> Int64s:
+    def propose(self, query_D: Floats, wanted: int, allowed: Allowed | None, *, fast: bool) -> Int64s:
         """Lists at most `wanted` rows, all of them allowed, best first; fewer where it comes by no more."""
 
     def vector(self, row: int, near_D: Floats) -> Floats | None:
@@ -45,9 +62,12 @@ class Flat:
     def __init__(self, index: FaissIndex) -> None:
         self._index = index
 
-    def propose(self, query_D: Floats, wanted: int, allowed_N: Mask | None, *, fast: bool) -> Int64s:
+    def propose(self, query_D: Floats, wanted: int, allowed: Allowed | None, *, fast: bool) -> Int64s:
         """Lists rows by FAISS's scan; it is as fast as it gets."""
-        parameters = None if allowed_N is None else _only(faiss.SearchParameters(), allowed_N)
+        parameters = None
+        if allowed is not None:
+            parameters = faiss.SearchParameters()
+            allowed.put_into(parameters)
         return _found(self._index.search(query_D[None], wanted, params=parameters)[1][0])
 
     def vector(self, row: int, near_D: Floats) -> Floats | None:
@@ -63,17 +83,17 @@ class Graph:
         self._index = index
         self._ef = spec.parameters["ef_search"]
 
-    def propose(self, query_D: Floats, wanted: int, allowed_N: Mask | None, *, fast: bool) -> Int64s:
-        """Lists rows by a walk that keeps `ef_search` candidates, the more the fewer of them are allowed."""
-        kept = self._ef / 2 if fast else self._ef
-        kept *= max(1.0, wanted / TUNED_AT)
-        if allowed_N is not None:
-            kept *= len(allowed_N) / max(1, int(np.count_nonzero(allowed_N)))
+    def propose(self, query_D: Floats, wanted: int, allowed: Allowed | None, *, fast: bool) -> Int64s:
+        """Lists rows by a walk that keeps `ef_search` candidates.
+
+        What is not allowed is found with the rest and left out: all of it may lie nearest to the query.
+        """
+        asked = wanted if allowed is None else wanted + allowed.excluded
+        kept = (self._ef / 2 if fast else self._ef) * max(1.0, asked / TUNED_AT)
         parameters = faiss.SearchParametersHNSW()  # type: ignore[attr-defined]
-        parameters.efSearch = max(wanted, min(int(kept), self._index.ntotal))
-        if allowed_N is not None:
-            _only(parameters, allowed_N)
-        return _found(self._index.search(query_D[None], wanted, params=parameters)[1][0])
+        parameters.efSearch = max(asked, min(int(kept), self._index.ntotal))
+        rows = _found(self._index.search(query_D[None], asked, params=parameters)[1][0])
+        return rows if allowed is None else rows[allowed.mask_N[rows]][:wanted]
 
     def vector(self, row: int, near_D: Floats) -> Floats | None:
         """Reads the vector of a row."""
@@ -84,70 +104,76 @@ class Graph:
 class Lists:
     """Compares the vectors of the lists whose centroids are nearest to the query.
 
-    Of what is allowed it compares as much as an unfiltered search does of everything: it goes on to further lists
-    while there was less, by samples of each list. So a filter that fits the query costs little, and one that goes
-    against it finds its movies where they are.
+    Under a mask it starts with more lists, the fewer movies are allowed, and goes on to as many again while the last
+    ones still brought something: so a filter that goes against the query finds its movies where they are.
     """
 
     def __init__(self, index: FaissIndex, spec: Spec, path: Path) -> None:
         self._index = index
-        self._share = spec.parameters["nprobe"] / index.nlist
+        self._nprobe = spec.parameters["nprobe"]
         self._centroids_LD: Floats = index.quantizer.reconstruct_n(0, index.nlist)
-        rows_of = [self._rows(number) for number in range(index.nlist)]
-        _check_rows(path, rows_of, index.ntotal)
-        self._size_L = np.array([len(rows) for rows in rows_of])
-        # Evenly spaced, as often as it takes where a list has fewer.
-        places_S = (np.arange(_SAMPLED) + 0.5) / _SAMPLED
-        self._sample_LS = np.stack(
-            [rows[(places_S * len(rows)).astype(np.int64)] if len(rows) else _NO_ROW for rows in rows_of]
-        )
+        rows = np.concatenate([self._rows(number) for number in range(index.nlist)])
+        if not np.array_equal(np.sort(rows), np.arange(index.ntotal)):
+            raise BundleError(
+                f"{path}: its lists do not hold each of {index.ntotal} movies once; publish the bundle again"
+            )
 
     def _rows(self, number: int) -> Int64s:
         lists = self._index.invlists
         size = lists.list_size(number)
-        rows: Int64s = faiss.rev_swig_ptr(lists.get_ids(number), size).copy() if size else _NO_ROW[:0]
+        rows: Int64s = faiss.rev_swig_ptr(lists.get_ids(number), size).copy() if size else np.zeros(0, np.int64)
         return rows
 
-    def propose(self, query_D: Floats, wanted: int, allowed_N: Mask | None, *, fast: bool) -> Int64s:
+    def propose(self, query_D: Floats, wanted: int, allowed: Allowed | None, *, fast: bool) -> Int64s:
         """Lists rows out of the nearest lists."""
-        share = min(1.0, (self._share / 2 if fast else self._share) * max(1.0, wanted / TUNED_AT))
-        parameters = faiss.SearchParametersIVF()
-        if allowed_N is None:
-            parameters.nprobe = max(1, round(share * self._index.nlist))
+        # Finding 100 in a tenth of the movies is as hard as finding 1,000 in all: measured, lists grow with the root.
+        harder = max(1.0, wanted / TUNED_AT) / (1.0 if allowed is None else allowed.share)
+        lists = min(self._index.nlist, round(self._nprobe * (0.5 if fast else 1.0) * np.sqrt(harder)) or 1)
+        if allowed is None:
+            parameters = faiss.SearchParametersIVF()
+            parameters.nprobe = lists
             return _found(self._index.search(query_D[None], wanted, params=parameters)[1][0])
-        near_L, cosines_L = self._nearest(query_D, allowed_N, share)
-        parameters.nprobe = len(near_L)
-        _only(parameters, allowed_N)
-        rows = self._index.search_preassigned(query_D[None], wanted, near_L[None], cosines_L[None], params=parameters)
-        return _found(rows[1][0])
+        return self._propose_allowed(query_D, wanted, allowed, lists)
 
-    def _nearest(self, query_D: Floats, allowed_N: Mask, share: float) -> tuple[Int64s, Floats]:
-        """Orders lists by their centroids, and cuts where enough is allowed, or at the end."""
+    def _propose_allowed(self, query_D: Floats, wanted: int, allowed: Allowed, lists: int) -> Int64s:
         cosines_L = self._centroids_LD @ query_D
         order_L = np.argsort(-cosines_L)
-        allowed_L = allowed_N[self._sample_LS[order_L]].mean(axis=1) * self._size_L[order_L]
-        enough = np.searchsorted(np.cumsum(allowed_L), share * self._index.ntotal) + 1
-        return order_L[:enough], cosines_L[order_L[:enough]]
+        rows, scores, end = np.zeros(0, np.int64), np.zeros(0, np.float32), 0
+        while True:
+            of = order_L[end:lists]
+            more, theirs = self._of_lists(query_D, wanted, of, cosines_L[of], allowed)
+            end, before = lists, len(rows)
+            rows, scores = np.concatenate((rows, more)), np.concatenate((scores, theirs))
+            best = np.argsort(-scores, kind="stable")[:wanted]
+            fresh = np.count_nonzero(best >= before)
+            rows, scores = rows[best], scores[best]
+            if end == len(order_L) or (before and fresh <= _BROUGHT * wanted):
+                return rows
+            lists = min(2 * end, len(order_L))
+
+    def _of_lists(
+        self, query_D: Floats, wanted: int, lists: Int64s, cosines: Floats, allowed: Allowed
+    ) -> tuple[Int64s, Floats]:
+        """Searches the named lists; returns rows and scores."""
+        parameters = faiss.SearchParametersIVF()
+        parameters.nprobe = len(lists)
+        allowed.put_into(parameters)
+        rows, scores = np.empty(wanted, np.int64), np.empty(wanted, np.float32)
+        query, *out = [faiss.swig_ptr(array) for array in (query_D, lists, cosines, scores, rows)]
+        # The one that takes parameters; FAISS wraps it without them.
+        self._index.search_preassigned_c(1, query, wanted, *out, False, parameters)
+        found = np.count_nonzero(rows >= 0)
+        return rows[:found], scores[:found]
 
     def vector(self, row: int, near_D: Floats) -> Floats | None:
         """Reads the vector of a row out of the list where `near_D` belongs."""
         number = int(self._index.quantizer.search(near_D[None], 1)[1][0, 0])
         places = np.flatnonzero(self._rows(number) == row)
-        vector_D: Floats | None = self._index.reconstruct_from_offset(number, int(places[0])) if len(places) else None
+        if len(places) == 0:
+            return None
+        vector_D = np.empty_like(near_D)
+        self._index.reconstruct_from_offset(number, int(places[0]), faiss.swig_ptr(vector_D))
         return vector_D
-
-
-def _check_rows(path: Path, rows_of: list[Int64s], movies: int) -> None:
-    if not np.array_equal(np.sort(np.concatenate(rows_of)), np.arange(movies)):
-        raise BundleError(f"{path}: its lists do not hold each of {movies} movies once; publish the bundle again")
-
-
-def _only(parameters: faiss.SearchParameters, allowed_N: Mask) -> faiss.SearchParameters:
-    bits = np.packbits(allowed_N, bitorder="little")
-    parameters.sel = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-    # The selector points into `bits` and does not keep it.
-    parameters.bits = bits  # type: ignore[attr-defined]
-    return parameters
 
 
 def _found(rows: Int64s) -> Int64s:

@@ -7,23 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from marquee.bundle.format import INDEX, ITEM_VECTORS, MOVIE_IDS, Bundle
-from marquee.bundle.v1 import bundle_pb2
 from marquee.engine.index import Index
-from marquee.engine.kinds import write_index
+from marquee.engine.kinds import Spec
 from marquee.errors import BundleError
 from marquee.features import Floats, Int64s
+from tests.bundles import draft_of
 
 
-def index_of(folder: Path, ids: Int64s, vectors_ND: Floats, *, kind: str = "exact") -> Index:
-    """Opens an index over vectors of the test's own making."""
-    np.save(folder / MOVIE_IDS, ids)
-    np.save(folder / ITEM_VECTORS, vectors_ND)
-    write_index(folder / INDEX, vectors_ND)
-    manifest = bundle_pb2.Manifest(
-        features=bundle_pb2.FeatureSpec(dimension=vectors_ND.shape[1]), index=bundle_pb2.IndexSpec(kind=kind)
-    )
-    return Index(Bundle(folder, "", manifest))
+def index_of(folder: Path, ids: Int64s, vectors_ND: Floats) -> Index:
+    """Opens an exact index over vectors of the test's own making."""
+    return Index(draft_of(folder, ids, vectors_ND))
 
 
 def twins(rng: np.random.Generator, count: int) -> tuple[Int64s, Floats]:
@@ -81,4 +74,4 @@ def test_an_empty_index_finds_nothing(tmp_path: Path) -> None:
 def test_a_kind_that_is_not_implemented_is_refused(tmp_path: Path) -> None:
     message = "kind 'annoy' is not served here; export the bundle with one of exact, ivf, "
     with pytest.raises(BundleError, match=message):
-        index_of(tmp_path, np.arange(1, 4), np.eye(3, dtype=np.float32), kind="annoy")
+        Index(draft_of(tmp_path, np.arange(1, 4), np.eye(3, dtype=np.float32), claimed=Spec("annoy", {})))

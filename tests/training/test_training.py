@@ -334,7 +334,7 @@ def test_auto_trains_both_towers_and_says_which_it_keeps(
     assert sorted(folder.name for folder in (tmp_path / "saved").iterdir()) == ["pooled", "sequence"]
 
 
-@pytest.mark.parametrize("flag", ["--tower", "--targets", "--negatives", "--logq", "--start", "--baselines"])
+@pytest.mark.parametrize("flag", ["--tower", "--targets", "--negatives", "--logq", "--start", "--baselines", "--index"])
 def test_an_unknown_value_of_a_flag_is_one_sentence(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--data", "nowhere", flag, "tall"])
@@ -347,7 +347,7 @@ def test_the_flags_are_these() -> None:
     data = {"--data", "--columns", "--cache", "--out", "--checkpoints"}
     model = {"--tower", "--dimension", "--targets", "--negatives", "--logq", "--start", "--temperature"}
     run = {"--seed", "--epochs", "--batch", "--learning-rate", "--baselines", "--people", "--objective"}
-    assert flags == data | model | run | {"--help"}
+    assert flags == data | model | run | {"--index", "--index-recall", "--help"}
 
 
 def write_ratings(folder: Path, rows: list[tuple[object, ...]], movies: int = 3) -> Path:

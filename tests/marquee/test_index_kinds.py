@@ -1,0 +1,275 @@
+"""Every kind of index against one plain twin in NumPy: what it must always do, and how much of the truth it finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marquee.bundle.format import INDEX, ITEM_VECTORS, MOVIE_IDS
+from marquee.engine.index import EXACT_MATCHING, Hits, Index, Mask, Quality
+from marquee.engine.kinds import EXACT, HNSW, IVF, IVF_FP16, IVF_SQ8, KINDS, Spec, build_index, write_index
+from marquee.errors import BundleError
+from marquee.features import Floats, Int64s
+from tests.bundles import draft_of, make_bundle
+
+MOVIES, DIMENSION, CLUSTERS = 10_000, 16, 60
+_LISTS = {"nlist": 64, "nprobe": 16}
+SPECS = {
+    EXACT: Spec(EXACT, {}),
+    IVF: Spec(IVF, _LISTS),
+    IVF_FP16: Spec(IVF_FP16, _LISTS),
+    IVF_SQ8: Spec(IVF_SQ8, _LISTS),
+    HNSW: Spec(HNSW, {"m": 16, "ef_construction": 60, "ef_search": 300}),
+}
+DECADES = (1.0, 0.1, 0.01, 0.001, 0.0001)
+# Scores are float32, rounded to 1e-6: two sums of the same numbers may differ by that.
+ROUNDING = 2e-6
+
+
+class World(NamedTuple):
+    """Holds movies in clusters, and the directions of those."""
+
+    ids: Int64s
+    vectors_ND: Floats
+    centres: Floats
+
+    def query(self, rng: np.random.Generator) -> Floats:
+        """Draws somebody who likes two clusters."""
+        return unit(self.centres[rng.integers(0, CLUSTERS, 2)].sum(axis=0) + 0.3 * rng.standard_normal(DIMENSION))
+
+    def mask(self, rng: np.random.Generator, selectivity: float, query_D: Floats, towards: float) -> Mask:
+        """Allows so many movies: at random, or the more the nearer to the query, or the farther from it."""
+        lot_N = towards * 20 * (self.vectors_ND @ query_D) + rng.gumbel(size=MOVIES)
+        mask_N = np.zeros(MOVIES, bool)
+        mask_N[np.argsort(-lot_N)[: max(1, round(selectivity * MOVIES))]] = True
+        return mask_N
+
+
+def unit(vectors: np.ndarray) -> Floats:
+    found: Floats = (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+    return found
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    rng = np.random.default_rng(7)
+    centres = unit(rng.standard_normal((CLUSTERS, DIMENSION)))
+    vectors_ND = unit(centres[rng.integers(0, CLUSTERS, MOVIES)] + 0.15 * rng.standard_normal((MOVIES, DIMENSION)))
+    return World(rng.permutation(MOVIES).astype(np.int64) + 1, vectors_ND, centres)
+
+
+@pytest.fixture(scope="module")
+def indexes(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Index]:
+    folders = {kind: tmp_path_factory.mktemp(kind) for kind in KINDS}
+    return {kind: Index(draft_of(folders[kind], world.ids, world.vectors_ND, SPECS[kind])) for kind in KINDS}
+
+
+def twin(world: World, query_D: Floats, k: int, mask_N: Mask | None) -> Hits:
+    """Compares every vector that is allowed, in double precision."""
+    rows = np.arange(MOVIES) if mask_N is None else np.flatnonzero(mask_N)
+    scores = np.round(world.vectors_ND[rows].astype(np.float64) @ query_D, 6)
+    order = np.lexsort((world.ids[rows], -scores))[:k]
+    return Hits(world.ids[rows[order]], scores[order].astype(np.float32))
+
+
+def share_found(found: Hits, truth: Hits) -> float:
+    return float(np.count_nonzero(found.scores >= truth.scores[-1] - ROUNDING)) / len(truth.scores)
+
+
+cases = st.tuples(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(DECADES) | st.floats(0.0001, 1.0),
+    st.sampled_from((-1.0, 0.0, 1.0)),
+    st.integers(1, 1000),
+    st.sampled_from(Quality),
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(case=cases)
+def test_what_every_kind_always_does(
+    world: World, indexes: dict[str, Index], kind: str, case: tuple[int, float, float, int, Quality]
+) -> None:
+    seed, selectivity, towards, k, quality = case
+    rng, index = np.random.default_rng(seed), indexes[kind]
+    query_D = world.query(rng)
+    mask_N = world.mask(rng, selectivity, query_D, towards) if selectivity < 1 else None
+    found, truth = index.search(query_D, k, mask_N, quality), twin(world, query_D, k, mask_N)
+    assert len(found.movie_ids) == len(truth.movie_ids)
+    rows = index.rows(found.movie_ids)
+    assert mask_N is None or bool(mask_N[rows].all())
+    assert len(set(rows.tolist())) == len(rows)
+    np.testing.assert_allclose(found.scores, world.vectors_ND[rows] @ query_D, atol=ROUNDING)
+    assert np.array_equal(np.lexsort((found.movie_ids, -found.scores)), np.arange(len(rows)))
+    if quality is Quality.EXACT or kind == EXACT or index.path_of(mask_N, quality) == EXACT_MATCHING:
+        np.testing.assert_allclose(found.scores, truth.scores, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("towards", [0.0, 1.0, -1.0], ids=["at random", "near the query", "far from it"])
+@pytest.mark.parametrize("selectivity", [*DECADES, 0.95, 0.5, 0.03])
+def test_recall_in_every_decade_of_selectivity(
+    world: World, indexes: dict[str, Index], kind: str, selectivity: float, towards: float
+) -> None:
+    rng, shares = np.random.default_rng(11), []
+    for _ in range(12):
+        query_D = world.query(rng)
+        mask_N = world.mask(rng, selectivity, query_D, towards)
+        shares.append(share_found(indexes[kind].search(query_D, 100, mask_N), twin(world, query_D, 100, mask_N)))
+    assert np.mean(shares) >= (1.0 if kind == EXACT else 0.99)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ever_more_is_found_by_quality(world: World, indexes: dict[str, Index], kind: str) -> None:
+    rng = np.random.default_rng(2)
+    queries = [world.query(rng) for _ in range(40)]
+    fast, balanced, exact = (
+        np.mean(
+            [
+                share_found(indexes[kind].search(query, 100, None, quality), twin(world, query, 100, None))
+                for query in queries
+            ]
+        )
+        for quality in (Quality.FAST, Quality.BALANCED, Quality.EXACT)
+    )
+    assert fast <= balanced <= exact == 1.0
+    assert (fast < 1.0) == (kind != EXACT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_is_single_searches_to_the_bit(world: World, indexes: dict[str, Index], kind: str) -> None:
+    rng = np.random.default_rng(6)
+    queries_QD = np.stack([world.query(rng) for _ in range(6)])
+    masks = [
+        None,
+        *(world.mask(rng, share, queries_QD[0], 0.0) for share in (0.5, 0.2, 0.05, 0.001)),
+        np.zeros(MOVIES, bool),
+    ]
+    ks = [1, 10, 100, 1000, 7, 5]
+    together = indexes[kind].search_batch(queries_QD, ks, masks)
+    for query_D, k, mask_N, hits in zip(queries_QD, ks, masks, together, strict=True):
+        alone = indexes[kind].search(query_D, k, mask_N)
+        assert alone.movie_ids.tolist() == hits.movie_ids.tolist()
+        assert alone.scores.tobytes() == hits.scores.tobytes()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != EXACT])
+def test_a_search_that_comes_by_too_few_looks_everywhere(world: World, tmp_path: Path, kind: str) -> None:
+    spec = SPECS[kind]
+    narrow = spec._replace(parameters=spec.parameters | ({"ef_search": 1} if kind == HNSW else {"nprobe": 1}))
+    index = Index(draft_of(tmp_path, world.ids[:2000], world.vectors_ND[:2000], narrow))
+    query_D = world.query(np.random.default_rng(1))
+    assert len(index.search(query_D, 1000, None, Quality.FAST).movie_ids) == 1000
+    assert len(index.search(query_D, 2000).movie_ids) == 2000
+
+
+def test_the_path_is_told(world: World, indexes: dict[str, Index]) -> None:
+    few, many = np.arange(MOVIES) < 60, np.arange(MOVIES) < 9500
+    assert [indexes[IVF].path_of(mask) for mask in (None, few, many)] == ["ivf", EXACT_MATCHING, "ivf"]
+    assert [indexes[EXACT].path_of(mask) for mask in (None, few, many)] == ["exact", EXACT_MATCHING, "exact"]
+    exactly = [indexes[HNSW].path_of(mask, Quality.EXACT) for mask in (None, few, many)]
+    assert exactly == ["exact", EXACT_MATCHING, EXACT_MATCHING]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_vectors_give_equal_bytes(world: World, kind: str) -> None:
+    one = faiss.serialize_index(build_index(world.vectors_ND[:3000], SPECS[kind]))
+    faiss.omp_set_num_threads(2)
+    other = faiss.serialize_index(build_index(world.vectors_ND[:3000].copy(), SPECS[kind]))
+    assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bundle_of_any_kind_answers_its_probes(tmp_path: Path, kind: str) -> None:
+    small = {"nlist": 5, "nprobe": 4, "m": 4, "ef_construction": 20, "ef_search": 20}
+    spec = Spec(kind, {name: small[name] for name in SPECS[kind].parameters})
+    bundle = make_bundle(tmp_path / "bundle", movies=80, index=spec)
+    Index(bundle).probe(bundle)
+    assert make_bundle(tmp_path / "again", movies=80, index=spec).id == bundle.id
+    assert make_bundle(tmp_path / "exact", movies=80).space == bundle.space
+
+
+def refused(draft_folder: Path, world: World, built: Spec, claimed: Spec | None = None) -> str:
+    with pytest.raises(BundleError) as error:
+        Index(draft_of(draft_folder, world.ids[:1000], world.vectors_ND[:1000], built, claimed))
+    assert error.value.message.startswith(str(draft_folder / INDEX))
+    return error.value.message
+
+
+@pytest.mark.parametrize("claimed", KINDS)
+@pytest.mark.parametrize("built", KINDS)
+def test_an_index_of_another_kind_is_refused(tmp_path: Path, world: World, built: str, claimed: str) -> None:
+    if built != claimed:
+        message = refused(tmp_path, world, SPECS[built], SPECS[claimed])
+        assert f"is no {claimed} index by inner product; publish the bundle again" in message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_index_over_other_vectors_or_rows_is_refused(tmp_path: Path, world: World, kind: str) -> None:
+    draft = draft_of(tmp_path, world.ids[:1000], world.vectors_ND[:1000], SPECS[kind])
+    for others in (world.vectors_ND[1000:2000], np.roll(world.vectors_ND[:1000], 1, axis=0)):
+        write_index(draft.file(INDEX), others, SPECS[kind])
+        with pytest.raises(BundleError, match=r"row 0 is not the vector in item_vectors\.npy; publish"):
+            Index(draft)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_index_of_other_sizes_or_cut_off_is_refused(tmp_path: Path, world: World, kind: str) -> None:
+    draft = draft_of(tmp_path, world.ids[:1000], world.vectors_ND[:1000], SPECS[kind])
+    file = draft.file(INDEX)
+    for others in (world.vectors_ND[:999], world.vectors_ND[:1000, :8]):
+        write_index(file, others, SPECS[kind])
+        with pytest.raises(BundleError, match=r"holds .* the bundle 1000 of length 16; publish the bundle again"):
+            Index(draft)
+    write_index(file, world.vectors_ND[:1000], SPECS[kind])
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(BundleError, match="FAISS cannot open it"):
+        Index(draft)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(IVF, "nlist"), (IVF_FP16, "nlist"), (IVF_SQ8, "nlist"), (HNSW, "m")])
+def test_parameters_that_are_not_the_files_are_refused(tmp_path: Path, world: World, kind: str, name: str) -> None:
+    spec = SPECS[kind]
+    other = spec._replace(parameters=spec.parameters | {name: 32})
+    assert f"has {name} = {spec.parameters[name]}, the manifest says 32" in refused(tmp_path, world, spec, other)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "8", None, True, [8], 2.0**40])
+def test_parameters_that_are_no_numbers_are_refused(tmp_path: Path, world: World, value: Any) -> None:
+    draft = draft_of(tmp_path, world.ids[:1000], world.vectors_ND[:1000], SPECS[IVF])
+    draft.manifest.index.parameters.update({"nprobe": value})
+    with pytest.raises(BundleError, match=f"{INDEX}: nprobe of the ivf index is .*, which is no whole number from 1"):
+        Index(draft)
+    del draft.manifest.index.parameters.fields["nprobe"]
+    with pytest.raises(BundleError, match="nprobe of the ivf index is None"):
+        Index(draft)
+
+
+def test_lists_that_hold_a_movie_twice_are_refused(tmp_path: Path, world: World) -> None:
+    draft = draft_of(tmp_path, world.ids[:1000], world.vectors_ND[:1000], SPECS[IVF])
+    rows = np.arange(1000)
+    rows[500] = 501
+    index = build_index(world.vectors_ND[:1000], SPECS[IVF])
+    index.reset()
+    index.add_with_ids(world.vectors_ND[:1000], rows)
+    faiss.write_index(index, str(draft.file(INDEX)))
+    with pytest.raises(BundleError, match="its lists do not hold each of 1000 movies once"):
+        Index(draft)
+
+
+def test_more_lists_than_movies_are_refused_when_they_are_built(world: World) -> None:
+    with pytest.raises(BundleError, match="cannot spread 63 movies over nlist = 64 lists; export the bundle with kind"):
+        build_index(world.vectors_ND[:63], SPECS[IVF])
+
+
+def test_files_are_read_as_they_are(tmp_path: Path, world: World) -> None:
+    draft = draft_of(tmp_path, world.ids, world.vectors_ND, SPECS[IVF_SQ8])
+    assert {file.name for file in tmp_path.iterdir()} == {INDEX, ITEM_VECTORS, MOVIE_IDS}
+    assert draft.file(INDEX).stat().st_size < 0.8 * draft.file(ITEM_VECTORS).stat().st_size
