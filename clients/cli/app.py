@@ -30,6 +30,8 @@ _SHORT = {
     ShortReason.FILTER: "fewer movies pass the filters",
     ShortReason.EXCLUDED: "what is left was seen or excluded",
     ShortReason.CATALOG: "the catalogue has no more",
+    ShortReason.SCORE: "fewer movies are near enough",
+    ShortReason.CAPS: "the caps leave no more",
 }
 
 

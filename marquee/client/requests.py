@@ -165,6 +165,10 @@ def _movie_filter(
     languages: Sequence[str] = (),
     only: Sequence[int] = (),
     exclude: Sequence[int] = (),
+    people: Sequence[str] = (),
+    rating_min: float | None = None,
+    rating_count_min: int | None = None,
+    rating_count_max: int | None = None,
 ) -> types_pb2.MovieFilter:
     return types_pb2.MovieFilter(
         genres_any=_texts("genres", genres),
@@ -175,6 +179,10 @@ def _movie_filter(
         languages=_texts("languages", languages),
         include_ids=only,
         exclude_ids=exclude,
+        people_any=_texts("people", people),
+        rating_min=rating_min,
+        rating_count_min=rating_count_min,
+        rating_count_max=rating_count_max,
     )
 
 

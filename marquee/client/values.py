@@ -43,6 +43,8 @@ class ShortReason(enum.Enum):
     FILTER = retriever_pb2.SHORT_REASON_FILTER
     EXCLUDED = retriever_pb2.SHORT_REASON_EXCLUDED
     CATALOG = retriever_pb2.SHORT_REASON_CATALOG
+    SCORE = retriever_pb2.SHORT_REASON_SCORE
+    CAPS = retriever_pb2.SHORT_REASON_CAPS
 
 
 class BundleRole(enum.Enum):
@@ -59,7 +61,9 @@ class Filters(TypedDict, total=False):
 
     `genres`: at least one of these. `all_genres`: every one of these. `without_genres`: none of these. `year_min` and
     `year_max`: inclusive; a movie without a year is dropped. `languages`: ISO 639-1, one of these. `only`: no movie but
-    these ids. `exclude`: none of these ids. Genres and languages match whole and without regard to case.
+    these ids. `exclude`: none of these ids. `people`: directed or played by one of these. `rating_min`: mean rating, in
+    stars; a movie that nobody rated is dropped. `rating_count_min`, `rating_count_max`: number of ratings, inclusive.
+    Genres, languages and people match whole and without regard to case.
     """
 
     genres: Sequence[str]
@@ -70,6 +74,10 @@ class Filters(TypedDict, total=False):
     languages: Sequence[str]
     only: Sequence[int]
     exclude: Sequence[int]
+    people: Sequence[str]
+    rating_min: float | None
+    rating_count_min: int | None
+    rating_count_max: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,10 @@ class TestRecommend:
             "languages": ["fr"],
             "only": [1, 2],
             "exclude": [3],
+            "people": ["Agnès Varda"],
+            "rating_min": 3.5,
+            "rating_count_min": 10,
+            "rating_count_max": 1000,
         }
         expected = types_pb2.MovieFilter(
             genres_any=["Comedy"],
@@ -130,6 +134,10 @@ class TestRecommend:
             languages=["fr"],
             include_ids=[1, 2],
             exclude_ids=[3],
+            people_any=["Agnès Varda"],
+            rating_min=3.5,
+            rating_count_min=10,
+            rating_count_max=1000,
         )
         await client("recommend", "42", **filters)
         await client("similar", [5], **filters)
