@@ -172,7 +172,8 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _MAX_LETTERS = 100
 # Queries that are looked up in all their variants: 72 a letter.
 _SHORT = 12
-# The most watched names that share a part with a query, of each part.
+_PARTS = 4
+# The most watched names that are compared with a query, of those that one expression finds.
 _MAX_SHARING = 100
 _NAMED = """
 SELECT DISTINCT place FROM json_each(?) CROSS JOIN short_name ON name = json_each.value ORDER BY place"""
@@ -237,12 +238,14 @@ def _variants(typed: str) -> list[str]:
 
 
 def _parts(typed: str) -> list[str]:
-    """Writes an FTS5 expression a part of the query, of which an error spoils two of three at most."""
-    if len(typed) < 9:
+    """Writes FTS5 expressions, each of all but a few letters of the query; one of them leaves out a typing error."""
+    size = len(typed)
+    if size < 9:
         return [" OR ".join(_trigrams(f"\n{typed}\n"))] if typed else []
-    third = len(typed) // 3
-    parts = (f"\n{typed[:third]}", typed[third:-third], typed[-third:])
-    return [" AND ".join(_trigrams(part)) for part in parts]
+    # They overlap, so that two letters that were swapped are in one of them.
+    left_out = [(size * at // _PARTS, size * (at + 1) // _PARTS + 1) for at in range(_PARTS)]
+    kept = ([*_trigrams(f"\n{typed[:start]}"), *_trigrams(typed[end:])] for start, end in left_out)
+    return [" AND ".join(trigrams) for trigrams in kept]
 
 
 def _trigrams(text: str) -> list[str]:
