@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import demo, encoding, latency, passes, preparing, startup, titles, training
+from benchmarks import demo, encoding, latency, passes, preparing, retrieval, startup, titles, training
 from benchmarks.machine import facts
 from benchmarks.processes import Processes, interrupt_once
 from benchmarks.report import Row, check_writable, markdown, write_json
@@ -18,7 +18,7 @@ from benchmarks.work import Work, describe_data, obtain_data, publish, say
 from marquee.errors import MarqueeError
 
 PARTS = ("training", "startup", "latency", "encoding", "preparing", "titles", "demo")
-ON_REQUEST = ("preparing-20m", passes.GIVEN, passes.ONE_MILLION)
+ON_REQUEST = ("preparing-20m", passes.GIVEN, passes.ONE_MILLION, "retrieval")
 _ALONE = frozenset(("demo", "preparing", "titles", *ON_REQUEST))
 _SERVED = ("startup", "latency", "encoding")
 
@@ -98,6 +98,8 @@ def _measure(work: Work, parts: frozenset[str], rows: list[Row]) -> None:
         rows += passes.measure_given(work)
     if passes.ONE_MILLION in parts:
         rows += passes.measure_million(work)
+    if "retrieval" in parts:
+        rows += retrieval.measure(work)
     if "demo" in parts:
         rows += demo.measure(work)
 

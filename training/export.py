@@ -50,13 +50,13 @@ def export(
     with BundleWriter(destination) as writer:
         folder = writer.folder
         export_towers(trained, folder)
-        history_table = _history_table(trained)
+        table_ND = history_table(trained)
         np.save(folder / format.HISTORY_IDS, data.movie_ids.astype(np.int64))
-        np.save(folder / format.HISTORY_TABLE, history_table)
+        np.save(folder / format.HISTORY_TABLE, table_ND)
         manifest = _manifest(data, trained)
         draft = Bundle(folder, "", manifest)
         item_tower = ItemTower(draft)
-        vectors_ND = item_tower.embed(history_table, trained.content_NT)
+        vectors_ND = item_tower.embed(table_ND, trained.content_NT)
         write_catalogue_part(folder, data.movies, vectors_ND)
         encoder = Encoder(draft)
         people_QD = query_vectors(data, split.test.sample(QUERIES), encoder)
@@ -104,7 +104,8 @@ def _probes(cases: list[tuple[Events, int]], vectors: np.ndarray, tops: Int64s) 
 
 
 @torch.no_grad()
-def _history_table(trained: Trained) -> np.ndarray:
+def history_table(trained: Trained) -> np.ndarray:
+    """Computes the rows that the user tower reads, [N, D]: of the content, and of what was learned of each movie."""
     content_rows_ND = trained.model.item_tower.content_rows(torch.from_numpy(trained.content_NT))
     rows_ND = trained.model.ids.weight * trained.model.trained_N1 + content_rows_ND
     return rows_ND.numpy().astype(np.float32)
@@ -192,7 +193,7 @@ def _check_item_tower(trained: Trained, item_tower: ItemTower) -> None:
     off_ND = np.abs(item_tower.content_rows(trained.content_NT, trained.spec.dimension) - cold_ND.numpy())
     gap = float(np.max(off_ND) / max(1.0, float(cold_ND.abs().max())))
     _allow(format.ITEM_TOWER, f"the largest difference = {gap:.2e} in content rows", gap)
-    for name, rows_ND in (("trained", torch.from_numpy(_history_table(trained))), ("cold", cold_ND)):
+    for name, rows_ND in (("trained", torch.from_numpy(history_table(trained))), ("cold", cold_ND)):
         gap = _cosine_gap(tower(rows_ND, content_NT)[0].numpy(), item_tower.embed(rows_ND.numpy(), trained.content_NT))
         _allow(format.ITEM_TOWER, f"1 - cos = {gap:.2e} on {name} rows", gap)
 
@@ -200,7 +201,7 @@ def _check_item_tower(trained: Trained, item_tower: ItemTower) -> None:
 @torch.no_grad()
 def _check_user_tower(trained: Trained, encoder: Encoder) -> None:
     rng = np.random.default_rng(0)
-    table = torch.from_numpy(_history_table(trained))
+    table = torch.from_numpy(history_table(trained))
     longest = trained.spec.max_history
     for people, length in ((1, 1), (1, longest), (3, min(2, longest)), (17, min(9, longest))):
         inputs = random_input(rng, people, length, len(table), trained.spec)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marquee.bundle.format import INDEX, ITEM_VECTORS, MOVIE_IDS
+from marquee.bundle.gate import check_gate
 from marquee.engine.index import EXACT_MATCHING, Hits, Index, Mask, Quality
 from marquee.engine.kinds import EXACT, HNSW, IVF, IVF_FP16, IVF_SQ8, KINDS, Spec, build_index, write_index
 from marquee.errors import BundleError
@@ -192,8 +193,15 @@ def test_a_bundle_of_any_kind_answers_its_probes(tmp_path: Path, kind: str) -> N
     spec = Spec(kind, {name: small[name] for name in SPECS[kind].parameters})
     bundle = make_bundle(tmp_path / "bundle", movies=80, index=spec)
     Index(bundle).probe(bundle)
+    check_gate(bundle, None)
     assert make_bundle(tmp_path / "again", movies=80, index=spec).id == bundle.id
     assert make_bundle(tmp_path / "exact", movies=80).space == bundle.space
+
+
+def test_an_index_that_misses_what_the_probes_found_is_refused(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", movies=600, index=Spec(IVF, {"nlist": 20, "nprobe": 1}))
+    with pytest.raises(BundleError, match=r"the ivf index finds \d+ of the \d+ movies of the probes: do not serve it"):
+        Index(bundle).probe(bundle)
 
 
 def refused(draft_folder: Path, world: World, built: Spec, claimed: Spec | None = None) -> str:
