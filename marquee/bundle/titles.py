@@ -105,7 +105,10 @@ def _names(movie: MovieRecord) -> list[str]:
 
 
 class _Reading(NamedTuple):
-    """Is one way to read a query: FTS5 expressions by what they are worth, the best first."""
+    """Is one way to read a query: as a name with and without its article, as words, and as a phrase of the year.
+
+    Words and year are FTS5 expressions, empty where there is none.
+    """
 
     typed: str
     bare: str
@@ -173,6 +176,8 @@ _MAX_LETTERS = 100
 # Queries that are looked up in all their variants: 72 a letter.
 _SHORT = 12
 _PARTS = 4
+# Shorter ones have no part with enough trigrams in it.
+_IN_PARTS = 9
 # The most watched names that are compared with a query, of those that one expression finds.
 _MAX_SHARING = 100
 _NAMED = """
@@ -240,7 +245,7 @@ def _variants(typed: str) -> list[str]:
 def _parts(typed: str) -> list[str]:
     """Writes FTS5 expressions, each of all but a few letters of the query; one of them leaves out a typing error."""
     size = len(typed)
-    if size < 9:
+    if size < _IN_PARTS:
         return [" OR ".join(_trigrams(f"\n{typed}\n"))] if typed else []
     # They overlap, so that two letters that were swapped are in one of them.
     left_out = [(size * at // _PARTS, size * (at + 1) // _PARTS + 1) for at in range(_PARTS)]
@@ -259,6 +264,7 @@ def _goes_on(typed: str, names: str) -> bool | None:
 
 
 def _errs(typed: str, name: str) -> bool | None:
+    # Letters that both begin with are right; what differs first is the error, and what follows it must agree.
     at = _common(typed, name)
     left, rest = typed[at:], name[at:]
     tries = [(left[1:], rest[1:]), (left[1:], rest), (left, rest[1:])]
