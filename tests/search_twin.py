@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from marquee.bundle.format import ITEM_VECTORS, MOVIE_IDS, Bundle
+from marquee.engine.kinds import Spec
 from marquee.movies import MovieRecord
 from marquee.v1 import retriever_pb2, types_pb2
-from tests.bundles import GENRES, make_bundle, movie_record
+from tests.bundles import EXACTLY, GENRES, make_bundle, movie_record
 from tests.rigs import publish
 
 Query = retriever_pb2.SearchRequest | retriever_pb2.BatchSearchQuery
@@ -27,9 +28,9 @@ class World(NamedTuple):
     vectors_ND: npt.NDArray[np.float32]
 
 
-def make_world(folder: Path, *, movies: int, dimension: int) -> World:
+def make_world(folder: Path, *, movies: int, dimension: int, index: Spec = EXACTLY) -> World:
     """Makes a bundle and publishes it."""
-    bundle = make_bundle(folder / "bundle", movies=movies, dimension=dimension)
+    bundle = make_bundle(folder / "bundle", movies=movies, dimension=dimension, index=index)
     publish(folder / "registry", bundle)
     return world_of(folder / "registry", bundle)
 

@@ -95,8 +95,7 @@ class Finding:
 
     def _picked(self, mask: Mask | None, caps: list[Cap]) -> Hits:
         """Picks from the nearest; where caps use those up, from the nearest of what they leave, until none is left."""
-        picks, k = Picks(self._options.diversity, caps), self._wanted.k
-        left_N = np.ones(self._index.count, bool) if mask is None else mask.copy()
+        picks, k, left_N = Picks(self._options.diversity, caps), self._wanted.k, mask
         while True:
             size = max(_POOL * (k - len(picks)), _LEAST_POOL)
             pool = self._nearest(size, left_N)
@@ -104,6 +103,8 @@ class Finding:
             picks.pick(pool, rows, self._index.vectors(pool.movie_ids), k)
             if len(picks) == k or len(rows) < size:
                 return picks.hits()
+            if left_N is None or left_N is mask:
+                left_N = np.ones(self._index.count, bool) if mask is None else mask.copy()
             left_N[rows] = False
             for cap in caps:
                 cap.shut_out(left_N)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from marquee.engine.kinds import IVF, Spec
 from marquee.v1 import retriever_pb2, types_pb2
 from tests.bundles import GENRES
 from tests.rigs import Rig, retriever
@@ -137,3 +138,54 @@ async def test_a_list_is_never_short_while_caps_leave_a_movie(world: World) -> N
             }
             left_out = [movie for movie in world.movies if movie.movie_id not in answer.movie_ids]
             assert all(full & {*movie.genres, *movie.directors} for movie in left_out)
+
+
+@pytest.fixture(scope="module")
+def approximate(tmp_path_factory: pytest.TempPathFactory) -> World:
+    # Half of the lists are looked at: enough for the probes, and some movies are missed.
+    spec = Spec(IVF, {"nlist": 12, "nprobe": 6})
+    return make_world(tmp_path_factory.mktemp("approximate"), movies=MOVIES, dimension=DIMENSION, index=spec)
+
+
+async def test_quality_exact_is_exact_with_an_approximate_index(approximate: World) -> None:
+    rng = np.random.default_rng(10)
+    queries = [random_query(rng) for _ in range(60)]
+    for query in queries:
+        query.setdefault("options", retriever_pb2.SearchOptions()).quality = retriever_pb2.QUALITY_EXACT
+    await check(approximate, queries)
+
+
+async def test_an_approximate_index_misses_movies_and_never_makes_a_list_short(approximate: World) -> None:
+    rng = np.random.default_rng(11)
+    queries = [random_query(rng) for _ in range(60)]
+    for query in queries:
+        query["k"] = min(query["k"], 120)
+        options = query.setdefault("options", retriever_pb2.SearchOptions())
+        options.quality = retriever_pb2.QUALITY_FAST
+        # How many these let through hangs on what was found.
+        for name in ("min_score", "max_per_genre", "max_per_director"):
+            options.ClearField(name)
+    async with retriever(approximate.registry) as rig:
+        answers = await ask(rig, approximate, queries)
+    expected = [twin(approximate, retriever_pb2.SearchRequest(**query)) for query in queries]
+    assert [(len(answer.movie_ids), answer.short_reason) for answer in answers] == [
+        (len(one.movie_ids), one.short_reason) for one in expected
+    ]
+    assert any(list(answer.movie_ids) != one.movie_ids for answer, one in zip(answers, expected, strict=True))
+
+
+async def test_quality_and_filter_decide_what_looks(approximate: World) -> None:
+    vector = np.ones(DIMENSION, "<f4").tobytes()
+    few = types_pb2.MovieFilter(include_ids=[1, 4, 7])
+    paths = []
+    async with retriever(approximate.registry) as rig:
+        for quality in ("QUALITY_UNSPECIFIED", "QUALITY_BALANCED", "QUALITY_FAST", "QUALITY_EXACT"):
+            for wanted in (None, few):
+                options = retriever_pb2.SearchOptions(quality=quality, debug=True)
+                answer = await rig.search.Search(
+                    retriever_pb2.SearchRequest(
+                        vector=vector, space=approximate.bundle.space, k=5, filter=wanted, options=options
+                    )
+                )
+                paths.append(answer.debug.path)
+    assert paths == [*["ivf", "exact over the matching"] * 3, "exact", "exact over the matching"]
