@@ -115,9 +115,7 @@ def write_draft(folder: Path, vectors_ND: Floats) -> Bundle:
 
 def measure_kind(draft: Bundle, kind: str, made: Made) -> dict[str, Any]:
     """Builds an index of a kind, tunes it and sweeps the lists that it compares."""
-    target = 0.97 if kind == IVF_SQ8 else 0.99
-    sample = Sample(made.queries_QD, "people")
-    report = write_chosen_index(draft, sample, IndexConfig(kind, target))
+    report = write_chosen_index(draft, Sample(made.queries_QD, "people"), IndexConfig(kind))
     spec = read_spec(draft.manifest.index, draft.path)
     (draft.path / "spec.json").write_text(json.dumps(spec))
     few = made.queries_QD[:100]
@@ -129,7 +127,7 @@ def measure_kind(draft: Bundle, kind: str, made: Made) -> dict[str, Any]:
         curve.append((nprobe, found.recall, 1e3 * found.seconds))
     draft.manifest.index.CopyFrom(spec.message())
     facts = {field.name: value for field, value in report.ListFields()}
-    return facts | {"target": target, "parameters": spec.parameters, "curve": curve}
+    return facts | {"parameters": spec.parameters, "curve": curve}
 
 
 def measure_filtered(index: Index, queries_QD: Floats, vectors_ND: Floats) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Indexes that are open: each checks itself against the vectors, and proposes candidates for a query.
 
-Letters in array names: N movies, D dimension, L lists of an inverted file.
+Letters in array names: N movies, D dimension, L lists of an inverted file, Q queries.
 """
 
 from __future__ import annotations
@@ -62,6 +62,14 @@ class Flat:
     def __init__(self, index: FaissIndex) -> None:
         self._index = index
 
+    def stored(self) -> Floats:
+        """Shows FAISS's own memory, [N, D]; valid while this object lives."""
+        shape = (self._index.ntotal, self._index.d)
+        if 0 in shape:
+            return np.zeros(shape, np.float32)
+        stored_ND: Floats = faiss.rev_swig_ptr(self._index.get_xb(), shape[0] * shape[1]).reshape(shape)
+        return stored_ND
+
     def propose(self, query_D: Floats, wanted: int, allowed: Allowed | None, *, fast: bool) -> Int64s:
         """Lists rows by FAISS's scan; it is as fast as it gets."""
         parameters = None
@@ -69,6 +77,11 @@ class Flat:
             parameters = faiss.SearchParameters()
             allowed.put_into(parameters)
         return _found(self._index.search(query_D[None], wanted, params=parameters)[1][0])
+
+    def propose_many(self, queries_QD: Floats, wanted: int) -> Int64s:
+        """Lists `wanted` rows for each query, [Q, wanted]; there are as many."""
+        rows_Qn: Int64s = self._index.search(queries_QD, wanted)[1]
+        return rows_Qn
 
     def vector(self, row: int, near_D: Floats) -> Floats | None:
         """Reads the vector of a row."""
@@ -177,15 +190,13 @@ class Lists:
 
 
 def _found(rows: Int64s) -> Int64s:
-    return rows[rows >= 0]  # FAISS pads short answers with -1
+    return rows if rows[-1] >= 0 else rows[rows >= 0]  # FAISS pads short answers with -1
 
 
 def open_engine(path: Path, spec: Spec, vectors_ND: Floats) -> Engine:
     """Opens an index file; raises BundleError unless it is of this kind and over these vectors."""
-    # A flat index is as large as the vectors: mapped, it is in memory once, with all processes.
-    flags = faiss.IO_FLAG_MMAP_IFC if spec.kind == EXACT else 0
     try:
-        index: FaissIndex = faiss.read_index(str(path), flags)
+        index: FaissIndex = faiss.read_index(str(path))
     except RuntimeError as error:
         raise BundleError(f"{path}: FAISS cannot open it ({error}); publish the bundle again") from error
     if (index.ntotal, index.d) != vectors_ND.shape:

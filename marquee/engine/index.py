@@ -12,7 +12,7 @@ import numpy as np
 
 from marquee.bundle.format import INDEX, ITEM_VECTORS, MOVIE_IDS, Bundle
 from marquee.bundle.probes import TOP, read_probes
-from marquee.engine.engines import Allowed, open_engine
+from marquee.engine.engines import Allowed, Flat, open_engine
 from marquee.engine.engines import Mask as Mask
 from marquee.engine.kinds import EXACT, HNSW, IVF, IVF_FP16, IVF_SQ8, read_spec
 from marquee.errors import BundleError
@@ -21,6 +21,8 @@ from marquee.features import Floats, Int64s
 # Extra candidates that are rescored with the k wanted, so that rounding at the end of the list is settled by the
 # rescoring and not by the engine.
 _SLACK = 16
+# Scores are rounded to steps of 1e-6.
+_STEPS = np.float32(1e6)
 # How far a rounded score may lie from the one that the engine ranked by: half a rounding step and float32's noise.
 _NOISE = 2e-6
 # What `path_of` says of a scan of what is allowed; EXACT is one of every vector.
@@ -71,7 +73,7 @@ class Index:
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         self.space = bundle.space
         self.movie_ids: Int64s = np.asarray(bundle.array(MOVIE_IDS), np.int64)
-        # Stays mapped: what is rescored is read, and pages are shared with all processes.
+        # Mapped: of an approximate index, only what is rescored is ever read.
         self._vectors_ND: Floats = np.ascontiguousarray(bundle.array(ITEM_VECTORS), np.float32)
         if self._vectors_ND.shape != (self.count, bundle.features.dimension):
             raise BundleError(
@@ -81,6 +83,9 @@ class Index:
         spec = read_spec(bundle.manifest.index, bundle.file(INDEX))
         self.kind = spec.kind
         self._engine = open_engine(bundle.file(INDEX), spec, self._vectors_ND)
+        if isinstance(self._engine, Flat):
+            # The scan has just read them: rescoring finds them in the cache, and they are in memory once.
+            self._vectors_ND = self._engine.stored()
         self._rows = _RowsOfIds(self.movie_ids)
         use_threads(threads)
 
@@ -167,17 +172,40 @@ class Index:
     ) -> list[Hits]:
         """Finds the movies of Q queries, each with its own k and mask; equal to Q single searches, to the bit.
 
-        One by one: on one thread FAISS's batched scan took 74 µs a query over 9,724 × 64, the single one 56 µs.
+        Exact searches of everything are run and rescored together: over 9,724 × 64, on one thread, FAISS took 79 µs a
+        query for 64 queries at once and 86 one by one.
         """
+        found: dict[int, Hits | None] = {}
+        free = [at for at, allowed_N in enumerate(allowed) if allowed_N is None]
+        if isinstance(self._engine, Flat) and self.count and free:
+            together = self._search_together(self._engine, queries_QD[free], [ks[at] for at in free])
+            found = dict(zip(free, together, strict=True))
         return [
-            self.search(query_D, k, allowed_N, quality)
-            for query_D, k, allowed_N in zip(queries_QD, ks, allowed, strict=True)
+            found.get(at) or self.search(query_D, ks[at], allowed[at], quality) for at, query_D in enumerate(queries_QD)
+        ]
+
+    def _search_together(self, engine: Flat, queries_QD: Floats, ks: list[int]) -> list[Hits | None]:
+        """Finds the movies of queries without masks; None where ids have yet to decide, and a search has to."""
+        wanted = min(max(ks) + _SLACK, self.count)
+        rows_Qn = engine.propose_many(queries_QD, wanted)
+        vectors_QnD = self._vectors_ND.take(rows_Qn, axis=0)
+        scores_Qn = _rounded(np.einsum("qnd,qd->qn", vectors_QnD, queries_QD))
+        ids_Qn = self.movie_ids.take(rows_Qn)
+        order_Qn = np.lexsort((ids_Qn, -scores_Qn))
+        ids_Qn = np.take_along_axis(ids_Qn, order_Qn, axis=1)
+        scores_Qn = np.take_along_axis(scores_Qn, order_Qn, axis=1)
+        lists = zip(ids_Qn, scores_Qn, ks, strict=True)
+        return [
+            Hits(ids[:k], scores[:k]) if wanted == self.count or scores[-1] + _NOISE < scores[k - 1] else None
+            for ids, scores, k in lists
         ]
 
     def _rescore(self, query_D: Floats, rows: Int64s, k: int) -> tuple[Hits, bool]:
         """Orders candidates by rounded score and id; also says whether no movie outside them can belong in between."""
-        scores = np.round(np.einsum("nd,d->n", self._vectors_ND[rows], query_D), 6).astype(np.float32, copy=False)
-        ids = self.movie_ids[rows]
+        vectors_nD = self._vectors_ND.take(rows, axis=0)
+        # A row's sum is the same whatever rows are beside it; a matrix product's is not.
+        scores = _rounded(np.einsum("nd,d->n", vectors_nD, query_D))
+        ids = self.movie_ids.take(rows)
         order = np.lexsort((ids, -scores))
         best = order[:k]
         settled = len(order) > k and bool(scores[order[-1]] + _NOISE < scores[best[-1]])
@@ -231,6 +259,12 @@ class _RowsOfIds:
             return np.full(len(movie_ids), -1, np.int64)
         at = np.minimum(np.searchsorted(self._sorted, movie_ids), len(self._sorted) - 1)
         return np.where(self._sorted[at] == movie_ids, self._order[at], -1)
+
+
+def _rounded(scores: Floats) -> Floats:
+    """Does what np.round does, in half the time."""
+    rounded: Floats = np.rint(scores * _STEPS) / _STEPS
+    return rounded
 
 
 def _nearest(query_D: Floats, vectors_ND: Floats, wanted: int) -> Int64s:
