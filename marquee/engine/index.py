@@ -28,7 +28,7 @@ _NOISE = 2e-6
 # What `path_of` says of a scan of what is allowed; EXACT is one of every vector.
 EXACT_MATCHING = "exact over the matching"
 # Up to this share of the movies, what is allowed is gathered and compared. Timed once, on one thread of a busy machine:
-# over 9,724 × 64, 8 % took 30 µs gathered and 35 µs by FAISS's scan with a selector, 20 % 54 and 47; over a million × 64,
+# over 9,724 × 64, 8 % took 30 µs gathered and 35 µs by FAISS's scan with a selector, 20 % 54 and 47; over a million,
 # 3 % took 8 ms and in lists 11 ms, 10 % 16 and 8.
 _SCANNED = {EXACT: 0.08, IVF: 0.03, IVF_FP16: 0.03, IVF_SQ8: 0.03}
 # A graph is asked for as many more movies as are not allowed, up to so many: with FAISS's selector it found half of the
