@@ -314,7 +314,9 @@ def run(options: argparse.Namespace, console: Console) -> Iterator[str]:
     data = load_dataset(options.data)
     tower = TowerConfig(kind=options.tower, dimension=options.dimension)
     spec = spec_of(tower)
-    configs = [TrainConfig(seed=seed, epochs=options.epochs, threads=options.threads) for seed in range(options.seeds)]
+    # The objective of what is shipped: hidden histories are learned with all ids at hand, and content learns nothing.
+    shipped = TrainConfig(objective="next", epochs=options.epochs, threads=options.threads)
+    configs = [dataclasses.replace(shipped, seed=seed) for seed in range(options.seeds)]
     hidden, chosen = hidden_movies(data), list[ContentConfig]()
     records = []
     for split in splits(data, spec, "users")[: options.folds]:

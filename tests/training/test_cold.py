@@ -79,7 +79,7 @@ def planted_cold(tmp_path_factory: pytest.TempPathFactory) -> Cold:
     folder = with_telling_content(tmp_path_factory.mktemp("telling") / "data")
     data = load_dataset(folder)
     cold = hide_movies(data, splits(data, SPEC, "users")[0], hidden_movies(data), SPEC)
-    config = TrainConfig(epochs=12, id_dropout=0.3, threads=1)
+    config = TrainConfig(objective="next", epochs=12, id_dropout=0.3, threads=1)
     trained = train(cold.data, cold.split, TOWER, config, Console(file=io.StringIO()))
     return Cold(folder, data, cold, trained, trained_towers(trained, data, cold.data))
 

@@ -90,7 +90,7 @@ class SqliteStore:
         self._transaction = asyncio.Lock()
         self._group: _Group | None = None
         # Whether the log still holds what was deleted: it may, where another process was killed in time.
-        self._log_to_empty = not empty_log(self._writer, write_timeout_s)
+        self._log_to_empty = self._told > 0 and not empty_log(self._writer, write_timeout_s)
 
     def digest(self, user_id: str) -> bytes:
         """Computes the keyed hash of an id, under which its tombstone stands; asks nobody."""
