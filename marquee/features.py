@@ -279,7 +279,7 @@ class HistoryIndex:
     def rows(self, movie_ids: Int64s) -> Int64s:
         """Looks rows of positive ids up; -1 where there is none."""
         if self._table is not None:
-            return self._table[np.clip(movie_ids, 0, len(self._table) - 1)].astype(np.int64)
+            return self._table.take(movie_ids, mode="clip").astype(np.int64)
         if len(self._sorted) == 0:
             return np.full(len(movie_ids), -1, np.int64)
         at = np.minimum(np.searchsorted(self._sorted, movie_ids), len(self._sorted) - 1)

@@ -16,7 +16,7 @@ from marquee.engine.engines import Allowed, Flat, open_engine
 from marquee.engine.engines import Mask as Mask
 from marquee.engine.kinds import EXACT, HNSW, IVF, IVF_FP16, IVF_SQ8, read_spec
 from marquee.errors import BundleError
-from marquee.features import Floats, Int64s
+from marquee.features import Floats, HistoryIndex, Int64s
 
 # Extra candidates that are rescored with the k wanted, so that rounding at the end of the list is settled by the
 # rescoring and not by the engine.
@@ -40,8 +40,6 @@ _ALWAYS_SCANNED = 250
 _BLOCK = 1 << 16
 # Share of the probes' movies that an index must find, to be taken for the one that was exported.
 _PROBES_FOUND = 0.8
-# A table from id to row is kept where the largest id is at most this many times the number of movies.
-_SPARSE = 64
 
 
 Proposer = Callable[[int], Int64s]
@@ -86,7 +84,7 @@ class Index:
         if isinstance(self._engine, Flat):
             # The scan has just read them: rescoring finds them in the cache, and they are in memory once.
             self._vectors_ND = self._engine.stored()
-        self._rows = _RowsOfIds(self.movie_ids)
+        self._rows = HistoryIndex(self.movie_ids)
         use_threads(threads)
 
     @property
@@ -101,7 +99,7 @@ class Index:
 
     def rows(self, movie_ids: Int64s) -> Int64s:
         """Looks up the rows of movie ids; ids that are not in the index are left out."""
-        rows = self._rows.find(movie_ids)
+        rows = self._rows.rows(movie_ids)
         return rows[rows >= 0]
 
     def vectors(self, movie_ids: Int64s) -> Floats:
@@ -237,28 +235,6 @@ class Index:
     def _tied(self, vector: Floats, found: Hits, wanted: Int64s) -> bool:
         scores = np.sort(self.vectors(wanted) @ vector)[::-1]
         return len(scores) == len(found.scores) and bool(np.allclose(scores, found.scores, atol=2e-6))
-
-
-class _RowsOfIds:
-    """Finds rows by movie id: in a table where ids are dense enough (2 µs for 2,700 ids), else by bisection (30 µs)."""
-
-    def __init__(self, movie_ids: Int64s) -> None:
-        self._order = np.argsort(movie_ids, kind="stable")
-        self._sorted = movie_ids[self._order]
-        self._table: Int64s | None = None
-        if len(movie_ids) and self._sorted[0] > 0 and self._sorted[-1] <= _SPARSE * len(movie_ids):
-            # Ids outside are clipped to the first and the last entry, where no movie is.
-            self._table = np.full(self._sorted[-1] + 2, -1, np.int64)
-            self._table[movie_ids] = np.arange(len(movie_ids))
-
-    def find(self, movie_ids: Int64s) -> Int64s:
-        """Finds the row of each id, -1 where there is none."""
-        if self._table is not None:
-            return self._table.take(movie_ids, mode="clip")
-        if len(self._sorted) == 0:
-            return np.full(len(movie_ids), -1, np.int64)
-        at = np.minimum(np.searchsorted(self._sorted, movie_ids), len(self._sorted) - 1)
-        return np.where(self._sorted[at] == movie_ids, self._order[at], -1)
 
 
 def _rounded(scores: Floats) -> Floats:
