@@ -106,6 +106,10 @@ class Index:
         """Reads the vectors of movies, [n, D], leaving out those that are not in the index."""
         return self._vectors_ND[self.rows(movie_ids)]
 
+    def matching(self, allowed_N: Mask | None) -> int:
+        """Counts the movies that a mask allows, None being the one that allows all."""
+        return self.count if allowed_N is None else int(np.count_nonzero(allowed_N))
+
     def search(
         self, query_D: Floats, k: int, allowed_N: Mask | None = None, quality: Quality = Quality.BALANCED
     ) -> Hits:
@@ -113,7 +117,7 @@ class Index:
 
         A search that is not exact and comes by fewer is done again over everything that is allowed.
         """
-        matching = self._matching(allowed_N)
+        matching = self.matching(allowed_N)
         if matching == 0:
             return Hits(self.movie_ids[:0], np.zeros(0, np.float32))
         allowed = None if allowed_N is None or matching == self.count else Allowed(allowed_N, matching)
@@ -126,10 +130,7 @@ class Index:
 
     def path_of(self, allowed_N: Mask | None, quality: Quality = Quality.BALANCED) -> str:
         """Names what looks for movies first: EXACT, EXACT_MATCHING, or the kind of the index."""
-        return self._path(self._matching(allowed_N), quality)
-
-    def _matching(self, allowed_N: Mask | None) -> int:
-        return self.count if allowed_N is None else int(np.count_nonzero(allowed_N))
+        return self._path(self.matching(allowed_N), quality)
 
     def _path(self, matching: int, quality: Quality) -> str:
         if matching < self.count and self._is_scanned(matching):

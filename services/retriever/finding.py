@@ -29,11 +29,6 @@ class Found(NamedTuple):
     debug: retriever_pb2.SearchDebug | None = None
 
 
-def count_allowed(index: Index, mask: Mask | None) -> int:
-    """Counts the movies that a mask lets through, None being the one that stops nothing."""
-    return index.count if mask is None else int(np.count_nonzero(mask))
-
-
 def short_reason(
     index: Index, filters: Filters, found: int, wanted: Wanted, mask: Mask | None
 ) -> retriever_pb2.ShortReason:
@@ -42,9 +37,9 @@ def short_reason(
         return retriever_pb2.SHORT_REASON_UNSPECIFIED
     if index.count < wanted.k:
         return retriever_pb2.SHORT_REASON_CATALOG
-    if wanted.filter is not None and count_allowed(index, filters.passing(wanted.filter)) < wanted.k:
+    if wanted.filter is not None and index.matching(filters.passing(wanted.filter)) < wanted.k:
         return retriever_pb2.SHORT_REASON_FILTER
-    if count_allowed(index, mask) < wanted.k:
+    if index.matching(mask) < wanted.k:
         return retriever_pb2.SHORT_REASON_EXCLUDED
     return retriever_pb2.SHORT_REASON_CAPS
 
@@ -119,7 +114,7 @@ class Finding:
     def _debug(self, mask: Mask | None, spent_ns: int) -> retriever_pb2.SearchDebug:
         return retriever_pb2.SearchDebug(
             candidates=self._index.count,
-            matching=count_allowed(self._index, mask),
+            matching=self._index.matching(mask),
             path=self._index.path_of(mask, self._options.quality),
             filter_us=self._filter_ns // 1000,
             search_us=self._search_ns // 1000,
