@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -18,7 +18,7 @@ import grpc.aio
 
 from marquee.bundle.format import Bundle
 from marquee.bundle.registry import Registry
-from marquee.errors import MarqueeError, from_rpc
+from marquee.errors import MarqueeError, StoreUnavailable, from_rpc
 from marquee.v1 import catalog_pb2_grpc, retriever_pb2_grpc
 from services.common.server import Life
 from services.common.spaces import Spaces
@@ -70,6 +70,21 @@ async def retriever(registry: Path, block_list: BlockList | None = None) -> Asyn
             )
         life.stop()
         await running
+
+
+async def eventually(done: Callable[[], bool | Awaitable[bool]], patience_s: float = DEADLINE_S) -> None:
+    """Waits until something is so; a store that is unavailable meanwhile says that it is not yet so."""
+    async with asyncio.timeout(patience_s):
+        while not await _is_so(done):
+            await asyncio.sleep(0.02)
+
+
+async def _is_so(done: Callable[[], bool | Awaitable[bool]]) -> bool:
+    try:
+        said = done()
+        return said if isinstance(said, bool) else await said
+    except StoreUnavailable:
+        return False
 
 
 def error_of(failure: grpc.aio.AioRpcError) -> MarqueeError:

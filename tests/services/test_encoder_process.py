@@ -7,7 +7,7 @@ import itertools
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import grpc.aio
@@ -19,7 +19,7 @@ from services.user_encoder.stores.tags import KEY_BYTES
 from tests.bundles import make_bundle
 from tests.encoder_rigs import Row, Stubs, recording, stubs
 from tests.redis_rigs import RedisServer
-from tests.rigs import Process, publish, run_service_process, service_process
+from tests.rigs import Process, eventually, publish, run_service_process, service_process
 
 
 @pytest.fixture(scope="module")
@@ -63,28 +63,29 @@ async def total(process: Process, user_id: str = "ada") -> int:
 async def test_what_was_acknowledged_under_load_outlives_kill_9(
     tmp_path: Path, registry: Path, store: list[str]
 ) -> None:
+    acknowledged = {f"person-{at}": 0 for at in range(16)}
     with running(tmp_path, registry, store) as process:
         async with channel_to(process) as channel:
-            callers = [asyncio.ensure_future(record_until_killed(stubs(channel), f"person-{at}")) for at in range(16)]
+            callers = [
+                asyncio.ensure_future(record_until_killed(stubs(channel), name, acknowledged)) for name in acknowledged
+            ]
             await asyncio.gather(*(stubs(channel).features.RecordEvents(liked(movie)) for movie in range(1, 101)))
+            await eventually(lambda: min(acknowledged.values()) > 0)
             process.process.send_signal(signal.SIGKILL)
-            acknowledged = await asyncio.gather(*callers)
-    assert min(acknowledged) > 0
+            await asyncio.gather(*callers)
     with running(tmp_path, registry, store) as process:
         assert await total(process) == 100
-        for at, count in enumerate(acknowledged):
+        for name, count in acknowledged.items():
             # What was cut off may have been written too; what was acknowledged must have been.
-            assert await total(process, f"person-{at}") in (count, count + 1)
+            assert await total(process, name) in (count, count + 1)
 
 
-async def record_until_killed(caller: Stubs, user_id: str) -> int:
-    """Records event after event until the server is gone; returns how many it acknowledged."""
-    for movie in itertools.count(1):
-        try:
+async def record_until_killed(caller: Stubs, user_id: str, acknowledged: dict[str, int]) -> None:
+    """Records event after event until the server is gone, and counts what it acknowledges."""
+    with suppress(grpc.aio.AioRpcError):
+        for movie in itertools.count(1):
             await caller.features.RecordEvents(liked(movie, user_id))
-        except grpc.aio.AioRpcError:
-            return movie - 1
-    raise AssertionError
+            acknowledged[user_id] = movie
 
 
 async def test_the_next_encode_on_any_process_sees_what_one_has_recorded(
