@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from redis.exceptions import RedisError, ResponseError
 
+from services.user_encoder.stores.redis_keys import TO_CLEAN
 from services.user_encoder.stores.redis_servers import Call, Node, Servers
 
 _log = logging.getLogger(__name__)
@@ -20,11 +21,7 @@ _TOGETHER_S = 0.5
 _POLL_S = 0.2
 _RETRY_S = 5.0
 _CURE = "run BGREWRITEAOF and BGSAVE on each of its servers, replicas too, where it keeps such files"
-
-
-# Holds a random word from before a deletion until the files are written anew: another encoder does what a killed one
-# left.
-_TO_CLEAN = b"marquee:files-to-clean"
+# Takes the note back, unless there is another by now.
 _DONE = b"if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
 
 
@@ -41,7 +38,7 @@ class FileCleaner:
     async def announce(self) -> None:
         """Notes that files will have to be written anew, for when this process does not come to it."""
         # A full Redis does not take the note; the deletion must not fail for that.
-        await self._servers.run_one(Call(_TO_CLEAN, ("SET", _TO_CLEAN, os.urandom(8))))
+        await self._servers.run_one(Call(TO_CLEAN, ("SET", TO_CLEAN, os.urandom(8))))
 
     async def go_on(self) -> None:
         """Does what an encoder noted that did not come to it."""
@@ -49,7 +46,7 @@ class FileCleaner:
             self.clean()
 
     async def _noted(self) -> bytes | None:
-        reply = await self._servers.run_one(Call(_TO_CLEAN, ("GET", _TO_CLEAN)))
+        reply = await self._servers.run_one(Call(TO_CLEAN, ("GET", TO_CLEAN)))
         if isinstance(reply, Exception):
             raise reply
         return cast("bytes | None", reply)
@@ -68,7 +65,7 @@ class FileCleaner:
             try:
                 noted = await self._noted() or b""
                 await self._clean_all()
-                await self._servers.run_one(Call(_TO_CLEAN, ("EVAL", _DONE, 1, _TO_CLEAN, noted)))
+                await self._servers.run_one(Call(TO_CLEAN, ("EVAL", _DONE, 1, TO_CLEAN, noted)))
             except (RedisError, OSError) as error:
                 # Where it may not be asked that at all, asking again would not help.
                 self._wanted = not isinstance(error, ResponseError)

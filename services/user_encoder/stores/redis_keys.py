@@ -8,6 +8,9 @@ from typing import NamedTuple
 PREFIX = b"marquee:"
 CHANNEL = PREFIX + b"deletions"
 KEY_CHECK = PREFIX + b"key-check"
+# Holds a random word from before a deletion until the files are written anew: another encoder does what a killed one
+# left.
+TO_CLEAN = PREFIX + b"files-to-clean"
 # Of every history's key, for SCAN, and for what CLUSTER GETKEYSINSLOT finds.
 HISTORIES = PREFIX + b"{*}:history"
 HISTORY = re.compile(re.escape(PREFIX) + rb"\{([0-9a-f]{32})\}:history")
