@@ -48,6 +48,12 @@ def check_user_id(user_id: str, field: str) -> None:
         raise InvalidRequest(f"{field} has a control character; send the id without it", field=field)
 
 
+def check_count(count: int, most: int, field: str) -> None:
+    """Raises InvalidRequest unless a repeated field has 1 to `most` entries."""
+    if not 1 <= count <= most:
+        raise InvalidRequest(f"{field} has {count} entries; send 1 to {most:,}", field=field)
+
+
 def read_as_of(as_of_ms: int, now_ms: int) -> int:
     """Reads the moment that ages are measured from; 0 is now."""
     if as_of_ms < 0:
@@ -229,9 +235,7 @@ def _bad_time(time_ms: int, field: str) -> InvalidRequest:
 
 def read_movie_ids(movie_ids: Sequence[int]) -> Int64s:
     """Reads the movies to explain: 1 to 100, each once."""
-    count = len(movie_ids)
-    if not 1 <= count <= MAX_EXPLAINED:
-        raise InvalidRequest(f"movie_ids has {count} entries; send 1 to {MAX_EXPLAINED}", field="movie_ids")
+    check_count(len(movie_ids), MAX_EXPLAINED, "movie_ids")
     read = np.array(movie_ids, np.int64)
     _check_movies(read, "movie_ids")
     places: dict[int, int] = {}

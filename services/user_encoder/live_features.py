@@ -9,13 +9,13 @@ from google.rpc import status_pb2
 from marquee.errors import to_status
 from marquee.v1 import live_features_pb2, live_features_pb2_grpc
 from services.common.requests import request_id_of
-from services.user_encoder.checks import check_user_id
+from services.user_encoder.checks import check_count, check_user_id
 from services.user_encoder.deletion import delete_user
 from services.user_encoder.event_export import export_page
 from services.user_encoder.history import page_of
 from services.user_encoder.recording import record
 from services.user_encoder.stores.base import FeatureStore
-from services.user_encoder.wire import Context, check_count, clock_ms, columns
+from services.user_encoder.wire import Context, clock_ms, columns
 
 MAX_RECORDED = 1000
 

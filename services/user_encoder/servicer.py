@@ -16,6 +16,7 @@ from services.common.requests import request_id_of
 from services.common.spaces import Loaded, Spaces
 from services.user_encoder.checks import (
     Sent,
+    check_count,
     check_user_id,
     read_as_of,
     read_events,
@@ -37,7 +38,7 @@ from services.user_encoder.explaining import Explainer
 from services.user_encoder.ladder import Ladder
 from services.user_encoder.live_features import LiveFeaturesServicer
 from services.user_encoder.together import Together
-from services.user_encoder.wire import Context, check_count, clock_ms, columns, seconds_left
+from services.user_encoder.wire import Context, clock_ms, columns, seconds_left
 
 MAX_BATCH = 1024
 

@@ -1,4 +1,4 @@
-"""What the servicers share: the clock, deadlines, counts, and how events stand in an answer."""
+"""What the servicers share: the clock, deadlines, and how events stand in an answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import grpc.aio
 import numpy as np
 
-from marquee.errors import DeadlineExceeded, InvalidRequest
+from marquee.errors import DeadlineExceeded
 from marquee.features import Events
 from marquee.v1 import types_pb2
 
@@ -29,12 +29,6 @@ def seconds_left(context: Context) -> float | None:
             "busy with"
         )
     return left_s
-
-
-def check_count(count: int, most: int, field: str) -> None:
-    """Raises InvalidRequest unless a repeated field has 1 to `most` entries."""
-    if not 1 <= count <= most:
-        raise InvalidRequest(f"{field} has {count} entries; send 1 to {most:,}", field=field)
 
 
 def columns(events: Events) -> types_pb2.EventColumns:
