@@ -27,7 +27,7 @@ from marquee.bundle import format
 from marquee.bundle.format import Bundle
 from marquee.bundle.v1 import bundle_pb2
 from marquee.engine.encoder import Encoder, ItemTower
-from marquee.engine.index import Index, Mask
+from marquee.engine.index import ROUNDING, Index, Mask
 from marquee.engine.kinds import EXACT, IVF, IVF_FP16, IVF_SQ8, Spec, read_spec, write_index
 from marquee.features import Floats, content_ids
 from marquee.movies import MovieRecord
@@ -159,7 +159,7 @@ def _case(index: Index, query_D: Floats, mask_N: Mask, vectors_ND: Floats) -> tu
     rows = np.flatnonzero(mask_N)
     truth = np.sort(vectors_ND[rows] @ query_D)[-K:]
     hits = index.search(query_D, K, mask_N)
-    recall = float(np.count_nonzero(hits.scores >= truth[0] - 2e-6)) / len(truth)
+    recall = float(np.count_nonzero(hits.scores >= truth[0] - ROUNDING)) / len(truth)
     free_s = _best(lambda: index.search(query_D, K))
     filtered_s = _best(lambda: index.search(query_D, K, mask_N))
     return filtered_s / free_s, 1e3 * filtered_s, recall

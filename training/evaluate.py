@@ -15,7 +15,7 @@ import numpy.typing as npt
 from marquee.bundle.gate import Evaluation
 from marquee.bundle.v1 import bundle_pb2
 from marquee.engine.encoder import Encoder
-from marquee.engine.index import Index
+from marquee.engine.index import ROUNDING, Index
 from marquee.features import Floats, Int64s
 from marquee.movies import MovieRecord
 from training.baselines import baseline_lists
@@ -109,7 +109,7 @@ def ann_recall(protocol: str, index: Index, vectors_QD: Floats, k: int = LIST_LE
 
 
 def _share_found(index: Index, exact_N: Floats, vector_D: Floats, k: int) -> float:
-    least = np.partition(exact_N, -k)[-k] - 2e-6
+    least = np.partition(exact_N, -k)[-k] - ROUNDING
     found = exact_N[index.rows(index.search(vector_D, k).movie_ids)]
     return float(np.count_nonzero(found >= least)) / k
 

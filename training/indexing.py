@@ -11,7 +11,7 @@ import numpy as np
 
 from marquee.bundle.format import INDEX, ITEM_VECTORS, Bundle
 from marquee.bundle.v1 import bundle_pb2
-from marquee.engine.index import Index, Quality
+from marquee.engine.index import ROUNDING, Index, Quality
 from marquee.engine.kinds import EXACT, HNSW, IVF_FP16, KINDS, TUNED_AT, Spec, write_index
 from marquee.errors import ConfigError
 from marquee.features import Floats
@@ -23,8 +23,6 @@ FEWEST_APPROXIMATE = 100_000
 QUERIES = 400
 _FEWEST_PEOPLE = 40
 _NOISE = 0.5
-# A score may differ by this between two sums of the same numbers.
-_ROUNDING = 2e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +157,7 @@ def measure(index: Index, queries_QD: Floats, least_Q: Floats) -> Measured:
         started = time.perf_counter()
         hits = index.search(query_D, TUNED_AT)
         seconds.append(time.perf_counter() - started)
-        shares.append(np.mean(hits.scores >= least - _ROUNDING))
+        shares.append(np.mean(hits.scores >= least - ROUNDING))
     error = float(np.std(shares) / np.sqrt(len(shares)))
     return Measured(float(np.mean(shares)), error, float(np.median(seconds)))
 

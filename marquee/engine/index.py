@@ -24,7 +24,7 @@ _SLACK = 16
 # Scores are rounded to steps of 1e-6.
 _STEPS = np.float32(1e6)
 # How far a rounded score may lie from the one that the engine ranked by: half a rounding step and float32's noise.
-_NOISE = 2e-6
+ROUNDING = 2e-6
 # What `path_of` says of a scan of what is allowed; EXACT is one of every vector.
 EXACT_MATCHING = "exact over the matching"
 # Up to this share of the movies, what is allowed is gathered and compared. Timed once, on one thread of a busy machine:
@@ -195,7 +195,7 @@ class Index:
         scores_Qn = np.take_along_axis(scores_Qn, order_Qn, axis=1)
         lists = zip(ids_Qn, scores_Qn, ks, strict=True)
         return [
-            Hits(ids[:k], scores[:k]) if wanted == self.count or scores[-1] + _NOISE < scores[k - 1] else None
+            Hits(ids[:k], scores[:k]) if wanted == self.count or scores[-1] + ROUNDING < scores[k - 1] else None
             for ids, scores, k in lists
         ]
 
@@ -207,7 +207,7 @@ class Index:
         ids = self.movie_ids.take(rows)
         order = np.lexsort((ids, -scores))
         best = order[:k]
-        settled = len(order) > k and bool(scores[order[-1]] + _NOISE < scores[best[-1]])
+        settled = len(order) > k and bool(scores[order[-1]] + ROUNDING < scores[best[-1]])
         return Hits(ids[best], scores[best]), settled
 
     def probe(self, bundle: Bundle) -> None:
@@ -225,7 +225,7 @@ class Index:
                     f"the export found {wanted.tolist()}: do not serve it"
                 )
             balanced = exact if self.kind == EXACT else self.search(vector, TOP)
-            found += int(np.count_nonzero(balanced.scores >= exact.scores[-1:] - _NOISE))
+            found += int(np.count_nonzero(balanced.scores >= exact.scores[-1:] - ROUNDING))
             recorded += len(exact.scores)
         if found < _PROBES_FOUND * recorded:
             raise BundleError(
@@ -235,7 +235,7 @@ class Index:
 
     def _tied(self, vector: Floats, found: Hits, wanted: Int64s) -> bool:
         scores = np.sort(self.vectors(wanted) @ vector)[::-1]
-        return len(scores) == len(found.scores) and bool(np.allclose(scores, found.scores, atol=2e-6))
+        return len(scores) == len(found.scores) and bool(np.allclose(scores, found.scores, atol=ROUNDING))
 
 
 def _rounded(scores: Floats) -> Floats:
