@@ -24,7 +24,7 @@ from marquee.features import Int64s, content_ids, feature_spec
 from training import linear
 from training.baselines.interactions import watched
 from training.batches import EventLog
-from training.checkpoint import Checkpoints, check_loss, restore, section, training_tensors
+from training.checkpoint import Checkpoint, Checkpoints, check_loss, restore, section, training_tensors
 from training.config import TrainConfig
 from training.data import Dataset
 from training.device import choose_device
@@ -97,84 +97,118 @@ def train(
     Raises DataError where there is nothing to train on, or the loss stops being a number.
     """
     group = group or Group(0, 1, choose_device())
-    log, device = split.train, group.device
-    examples = _examples(log, config)
-    config = config.for_data(tower.kind, len(examples), int(np.count_nonzero(np.diff(log.starts))), split.protocol)
-    _seed_everything(config, device)
-    rng = np.random.default_rng(config.seed)
-    spec = spec_of(tower)
-    counts_N = np.bincount(log.items, minlength=len(data.movies))
-
-    content_NT = content_ids(data.movies, spec)
-    bags = ContentBags(on(device, content_NT))
-    model = TwoTower(tower, torch.from_numpy(counts_N > 0), config.temperature)
-    model.log_temperature.requires_grad_(config.learn_temperature)
-    if config.start == "linear":
-        _start_table(model, linear.start_rows(log, len(counts_N), tower.dimension, config.penalty, config.seed))
-    model.to(device)
-    objective = _objective(Task(log, examples, counts_N, spec, config, group), tower.kind)
-    optimizer = torch.optim.Adam(_parameter_groups(model, config.learning_rate))
-    copy_from_first(model)
-    average = copy.deepcopy(model.state_dict())
-    best_state, best, epochs = copy.deepcopy(average), 0, list[Epoch]()
-    steps_done = 0
-    # Held-out people are few: the highest of their noisy figures is no reason to end a schedule early.
-    chooses = split.validation.size > 0 and config.objective != "hidden"
-
+    examples = _examples(split.train, config)
+    people = int(np.count_nonzero(np.diff(split.train.starts)))
+    config = config.for_data(tower.kind, len(examples), people, split.protocol)
+    run = _Run(data, split, tower, config, examples, group)
     kept = Checkpoints(checkpoints, _identity(data, split, tower, config)) if checkpoints else None
     if kept and (found := kept.latest(lambda sentence: console.print(sentence, markup=False))):
-        restore(found.tensors, model, optimizer)
-        average, best_state = (
-            {name: tensor.to(device) for name, tensor in section(found.tensors, which).items()}
+        run.go_on(found)
+    if mean_over_processes(run.steps_done, group.device) != run.steps_done:
+        raise ConfigError(f"{checkpoints}: not all processes find the same checkpoint; name a folder that all can read")
+    with Progress(console=console, transient=True) as progress:
+        for number in range(len(run.epochs), config.epochs):
+            if number == stop_after or run.is_over(number):
+                break
+            epoch = run.epoch(number, progress, kept)
+            console.print(f"{tower.kind} tower, epoch {number + 1:2}: {_line(epoch)}", highlight=False, soft_wrap=True)
+            if kept and group.leads:
+                run.save(kept)
+    return run.trained(split.fit)
+
+
+class _Run:
+    """Is one training on its way: the towers, the running mean of their weights, and the best of it so far."""
+
+    def __init__(
+        self, data: Dataset, split: Split, tower: TowerConfig, config: TrainConfig, examples: Int64s, group: Group
+    ) -> None:
+        log, movies = split.train, len(data.movies)
+        self._config, self._group, self._validation = config, group, split.validation
+        # Held-out people are few: the highest of their noisy figures is no reason to end a schedule early.
+        self._chooses = split.validation.size > 0 and config.objective != "hidden"
+        _seed_everything(config, group.device)
+        self._rng = np.random.default_rng(config.seed)
+        self._spec = spec_of(tower)
+        counts_N = np.bincount(log.items, minlength=movies)
+        self._content_NT = content_ids(data.movies, self._spec)
+        self._bags = ContentBags(on(group.device, self._content_NT))
+        self._model = TwoTower(tower, torch.from_numpy(counts_N > 0), config.temperature)
+        self._model.log_temperature.requires_grad_(config.learn_temperature)
+        if config.start == "linear":
+            _start_table(self._model, linear.start_rows(log, movies, tower.dimension, config.penalty, config.seed))
+        self._model.to(group.device)
+        self._objective = _objective(Task(log, examples, counts_N, self._spec, config, group), tower.kind)
+        self._optimizer = torch.optim.Adam(_parameter_groups(self._model, config.learning_rate))
+        copy_from_first(self._model)
+        self._average = copy.deepcopy(self._model.state_dict())
+        self._best_state, self._best = copy.deepcopy(self._average), 0
+        self.epochs: list[Epoch] = []
+        self.steps_done = 0
+
+    def go_on(self, found: Checkpoint) -> None:
+        """Goes on where a checkpoint was made."""
+        restore(found.tensors, self._model, self._optimizer)
+        self._average, self._best_state = (
+            {name: tensor.to(self._group.device) for name, tensor in section(found.tensors, which).items()}
             for which in ("average", "best")
         )
-        rng.bit_generator.state = found.state["rng"]
-        epochs, best, steps_done = [Epoch(*each) for each in found.state["epochs"]], found.state["best"], found.step
-    if mean_over_processes(steps_done, device) != steps_done:
-        raise ConfigError(f"{checkpoints}: not all processes find the same checkpoint; name a folder that all can read")
+        self._rng.bit_generator.state = found.state["rng"]
+        self.epochs = [Epoch(*each) for each in found.state["epochs"]]
+        self._best, self.steps_done = found.state["best"], found.step
 
-    with Progress(console=console, transient=True) as progress:
-        for number in range(len(epochs), config.epochs):
-            if number == stop_after or (epochs and number - 1 - best >= config.patience):
-                break
-            started, losses = time.perf_counter(), list[float]()
-            steps = objective.batches(rng)
-            bar = progress.add_task(f"epoch {number + 1} of at most {config.epochs}", total=len(steps))
-            for batch in steps:
-                dropout = config.id_dropout if objective.drops_ids else 0.0
-                keep_N1 = on(device, rng.random((len(counts_N), 1), np.float32) >= dropout)
-                loss = objective.loss(model, Table(*model.table(bags, keep_N1)), batch, rng)
-                losses.append(mean_over_processes(loss.item(), device))
-                check_loss(losses[-1], len(losses), number + 1, kept)
-                for slot in optimizer.param_groups:
-                    slot["lr"] = slot["own"] * _pace(steps_done, len(steps) * config.epochs)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                average_gradients(model)
-                optimizer.step()
-                steps_done += 1
-                _follow(average, model, min(config.average, steps_done / (steps_done + 10)))
-                progress.advance(bar)
+    def is_over(self, number: int) -> bool:
+        """Says whether the best epoch is too long ago for another one."""
+        return bool(self.epochs) and number - 1 - self._best >= self._config.patience
 
-            progress.remove_task(bar)
-            ndcg, recall, liked = _validated(model, average, bags, split.validation, spec)
-            ndcg = mean_over_processes(ndcg, device)
-            epochs.append(Epoch(float(np.mean(losses)), recall, ndcg, time.perf_counter() - started, liked))
-            console.print(
-                f"{tower.kind} tower, epoch {number + 1:2}: {_line(epochs[-1])}", highlight=False, soft_wrap=True
-            )
-            is_best = not chooses or number == 0 or ndcg > epochs[best].ndcg_at_10
-            if is_best:
-                best, best_state = number, copy.deepcopy(average)
-            if kept and group.leads:
-                state = {"rng": rng.bit_generator.state, "epochs": epochs, "best": best}
-                tensors = training_tensors(model, optimizer, average=average, best=best_state)
-                kept.save(steps_done, number + 1, tensors, state, best=is_best)
+    def epoch(self, number: int, progress: Progress, kept: Checkpoints | None) -> Epoch:
+        """Reads the data once, validates, and keeps the weights where they are the best."""
+        started, losses = time.perf_counter(), list[float]()
+        batches = self._objective.batches(self._rng)
+        bar = progress.add_task(f"epoch {number + 1} of at most {self._config.epochs}", total=len(batches))
+        for batch in batches:
+            loss = self._loss(batch)
+            losses.append(mean_over_processes(loss.item(), self._group.device))
+            check_loss(losses[-1], len(losses), number + 1, kept)
+            self._step(loss, len(batches) * self._config.epochs)
+            progress.advance(bar)
+        progress.remove_task(bar)
+        ndcg, recall, liked = _validated(self._model, self._average, self._bags, self._validation, self._spec)
+        ndcg = mean_over_processes(ndcg, self._group.device)
+        if not self._chooses or number == 0 or ndcg > self.epochs[self._best].ndcg_at_10:
+            self._best, self._best_state = number, copy.deepcopy(self._average)
+        self.epochs.append(Epoch(float(np.mean(losses)), recall, ndcg, time.perf_counter() - started, liked))
+        return self.epochs[-1]
 
-    model.load_state_dict(best_state)
-    model.cpu().eval()
-    _fit_nobody(model, content_NT, split.fit)
-    return Trained(model, config, spec, content_NT, epochs, best)
+    def _loss(self, batch: Int64s) -> Tensor:
+        dropout = self._config.id_dropout if self._objective.drops_ids else 0.0
+        drawn_N1 = self._rng.random((len(self._content_NT), 1), np.float32)
+        table = Table(*self._model.table(self._bags, on(self._group.device, drawn_N1 >= dropout)))
+        return self._objective.loss(self._model, table, batch, self._rng)
+
+    def _step(self, loss: Tensor, of: int) -> None:
+        for slot in self._optimizer.param_groups:
+            slot["lr"] = slot["own"] * _pace(self.steps_done, of)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        average_gradients(self._model)
+        self._optimizer.step()
+        self.steps_done += 1
+        _follow(self._average, self._model, min(self._config.average, self.steps_done / (self.steps_done + 10)))
+
+    def save(self, kept: Checkpoints) -> None:
+        """Makes a checkpoint after an epoch."""
+        state = {"rng": self._rng.bit_generator.state, "epochs": self.epochs, "best": self._best}
+        tensors = training_tensors(self._model, self._optimizer, average=self._average, best=self._best_state)
+        done = len(self.epochs)
+        kept.save(self.steps_done, done, tensors, state, best=self._best == done - 1)
+
+    def trained(self, fit: EventLog) -> Trained:
+        """Ends the training with the best epoch's towers; `fit` says what most people have watched."""
+        self._model.load_state_dict(self._best_state)
+        self._model.cpu().eval()
+        _fit_nobody(self._model, self._content_NT, fit)
+        return Trained(self._model, self._config, self._spec, self._content_NT, self.epochs, self._best)
 
 
 def refit(data: Dataset, split: Split, trained: Trained, console: Console) -> Trained:
