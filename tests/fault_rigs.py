@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from services.user_encoder.stores.redis_store import RedisStore
 from services.user_encoder.stores.redis_url import parse_redis_url
 from services.user_encoder.stores.tags import Tags
 from tests.encoder_rigs import EncoderRig, Row, columns, encoder_on, recording
+from tests.rigs import eventually
 
 STORE = user_encoder_pb2.FEATURE_SOURCE_STORE
 REQUEST = user_encoder_pb2.FEATURE_SOURCE_REQUEST
@@ -49,6 +50,11 @@ def seen(answer: user_encoder_pb2.EncodeResponse | user_encoder_pb2.BatchEncodeR
     return list(np.frombuffer(answer.seen, "<i8").tolist())
 
 
+async def is_whole(rig: EncoderRig, user_id: str) -> bool:
+    """Says whether a person's answer is made of all that there should be."""
+    return not (await encode(rig, user_id)).degraded
+
+
 async def remember(rig: EncoderRig) -> None:
     """Records ada's and bob's events, of which ada's alone are read."""
     await rig.features.RecordEvents(recording("ada", FIRST, SECOND), timeout=DEADLINE_S)
@@ -59,9 +65,7 @@ async def remember(rig: EncoderRig) -> None:
 
 async def recovered(rig: EncoderRig) -> None:
     """Waits until answers are made of the store again, and checks that all of it is still there."""
-    async with asyncio.timeout(PATIENCE_S):
-        while (await encode(rig, "ada")).degraded:
-            await asyncio.sleep(0.05)
+    await eventually(partial(is_whole, rig, "ada"), PATIENCE_S)
     answer = await encode(rig, "ada")
     assert (answer.source, answer.features_age_ms, seen(answer)) == (STORE, 0, [1, 4])
     assert (await store_state(rig)).reachable

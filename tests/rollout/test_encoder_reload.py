@@ -18,7 +18,7 @@ from marquee.features import LIKED, NO_EVENTS, RATED, Floats, merge, user_hash
 from marquee.v1 import types_pb2, user_encoder_pb2, user_encoder_pb2_grpc
 from tests.bundles import make_bundle
 from tests.encoder_rigs import Row, columns, events, recording, stubs
-from tests.rigs import publish, service_process
+from tests.rigs import eventually, publish, service_process
 
 ACTIVE, STANDBY = types_pb2.BUNDLE_ROLE_ACTIVE, types_pb2.BUNDLE_ROLE_STANDBY
 USER = "ada"
@@ -74,9 +74,7 @@ class Callers:
     async def go_on(self) -> None:
         """Waits until all have asked for everything again, twice."""
         calls = self.answers.total() + 2 * CALLERS * CALLS_A_ROUND
-        async with asyncio.timeout(PATIENCE_S):
-            while self.answers.total() < calls:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: self.answers.total() >= calls, PATIENCE_S)
 
     async def _encode(self, space: str) -> None:
         for by_id, request in enumerate((asking(space, *SENT), asking(space, user_id=USER))):
@@ -132,9 +130,11 @@ class Operator:
 
     async def _followed(self) -> None:
         generation = self._registry.read().generation
-        async with asyncio.timeout(PATIENCE_S):
-            while (await state(self._users)).generation != generation:
-                await asyncio.sleep(0.02)
+
+        async def is_followed() -> bool:
+            return (await state(self._users)).generation == generation
+
+        await eventually(is_followed, PATIENCE_S)
         await self._callers.go_on()
 
 

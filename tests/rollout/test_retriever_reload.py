@@ -16,7 +16,7 @@ from marquee.bundle.format import Bundle
 from marquee.bundle.registry import Registry
 from marquee.v1 import retriever_pb2, retriever_pb2_grpc
 from tests.bundles import make_bundle
-from tests.rigs import publish, service_process
+from tests.rigs import eventually, publish, service_process
 from tests.search_twin import Answer, twin, world_of
 
 # Quoted: only the stubs' types know it.
@@ -94,9 +94,7 @@ class Callers:
     async def go_on(self) -> None:
         """Waits until all have asked for everything again, twice."""
         calls = self.answers.total() + 2 * CALLERS * CALLS_A_ROUND
-        async with asyncio.timeout(PATIENCE_S):
-            while self.answers.total() < calls:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: self.answers.total() >= calls, PATIENCE_S)
 
     async def _search(self, space: str) -> None:
         for at, query in enumerate(self._queries):
@@ -150,13 +148,13 @@ async def test_a_hot_swap_under_load_fails_no_call_and_a_refresh_is_searched_wit
 async def followed(registry: Registry, stub: Stub) -> None:
     """Waits until the retriever serves what the pointer says."""
     generation = registry.read().generation
-    async with asyncio.timeout(PATIENCE_S):
-        while (await stub.GetIndex(retriever_pb2.GetIndexRequest())).state.generation != generation:
-            await asyncio.sleep(0.02)
+
+    async def is_followed() -> bool:
+        return (await stub.GetIndex(retriever_pb2.GetIndexRequest())).state.generation == generation
+
+    await eventually(is_followed, PATIENCE_S)
 
 
 async def searched(callers: Callers, bundle: Bundle) -> None:
     """Waits until a caller has an answer from a bundle."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not callers.answers[bundle.space, bundle.id]:
-            await asyncio.sleep(0.02)
+    await eventually(lambda: callers.answers[bundle.space, bundle.id] > 0, PATIENCE_S)

@@ -22,7 +22,7 @@ from services.user_encoder.stores.tags import KEY_BYTES, Tags
 from tests.bundles import make_bundle
 from tests.encoder_rigs import Row, Stubs, events, recording, stubs
 from tests.redis_rigs import redis_server, until
-from tests.rigs import publish, service_process
+from tests.rigs import eventually, publish, service_process
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,7 @@ async def test_a_backup_made_while_serving_has_what_was_acknowledged_before(tmp_
         async with grpc.aio.insecure_channel(f"127.0.0.1:{process.port}") as channel:
             names = [f"person-{number}" for number in range(8)]
             callers = [asyncio.ensure_future(record_until(ended, stubs(channel), name, acknowledged)) for name in names]
-            while len(acknowledged) < 8 or min(acknowledged.values()) < 20:
-                await asyncio.sleep(0.01)
+            await eventually(lambda: len(acknowledged) == len(names) and min(acknowledged.values()) >= 20)
             before = dict(acknowledged)
             assert await asyncio.to_thread(back_up, path, target) == 0
             ended.set()

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import grpc.aio
@@ -23,7 +24,7 @@ from services.user_encoder.stores.tags import KEY_BYTES, Tags
 from tests.bundles import make_bundle
 from tests.encoder_rigs import EncoderRig, Row, Stubs, encoder, encoder_on, recording, refused, rows_of, stubs
 from tests.redis_rigs import redis_server, until
-from tests.rigs import publish, service_process
+from tests.rigs import eventually, publish, service_process
 
 HOUR_MS = 3_600_000
 
@@ -156,9 +157,7 @@ async def test_another_encoder_forgets_who_was_deleted(tmp_path: Path, registry:
             await delete(one, "ada")
             # From here on only what it remembers can tell the other one of anybody.
             server.signal(signal.SIGSTOP)
-            async with asyncio.timeout(10):
-                while await source_of(other, "ada") == user_encoder_pb2.FEATURE_SOURCE_STALE:
-                    await asyncio.sleep(0.02)
+            await eventually(partial(is_forgotten, other, "ada"), 10)
             assert await source_of(other, "ada") == user_encoder_pb2.FEATURE_SOURCE_COLD_START
             assert await source_of(other, "bob") == user_encoder_pb2.FEATURE_SOURCE_STALE
             server.signal(signal.SIGCONT)
@@ -166,6 +165,10 @@ async def test_another_encoder_forgets_who_was_deleted(tmp_path: Path, registry:
 
 async def source_of(caller: EncoderRig, user_id: str) -> user_encoder_pb2.FeatureSource:
     return (await caller.users.Encode(user_encoder_pb2.EncodeRequest(user_id=user_id))).source
+
+
+async def is_forgotten(caller: EncoderRig, user_id: str) -> bool:
+    return await source_of(caller, user_id) != user_encoder_pb2.FEATURE_SOURCE_STALE
 
 
 # Found nowhere by chance, as text or as bytes.

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from tests.fault_rigs import (
     WRITE_TIMEOUT_S,
     encode,
     encoder_on_redis,
+    is_whole,
     recovered,
     remember,
     seen,
@@ -40,7 +42,7 @@ from tests.fault_rigs import (
     total,
 )
 from tests.redis_rigs import RedisServer, redis_server
-from tests.rigs import publish
+from tests.rigs import eventually, publish
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +160,11 @@ async def test_a_person_whom_another_process_deletes_is_forgotten_soon(rig: Enco
     async with aclosing(SqliteStore(file)) as other:
         assert await other.delete("ada", 5000)
     rename_table(file, "people", "lost")
-    async with asyncio.timeout(PATIENCE_S):
-        while (await encode(rig, "ada")).source == STALE:
-            await asyncio.sleep(0.05)
+
+    async def is_forgotten() -> bool:
+        return (await encode(rig, "ada")).source != STALE
+
+    await eventually(is_forgotten, PATIENCE_S)
     assert seen(await encode(rig, "ada")) == []
 
 
@@ -347,8 +351,7 @@ async def test_an_answer_that_comes_too_late_is_nobody_elses(registry: Path, wir
             for answer, movie in zip(answers, people.values(), strict=True):
                 assert seen(answer) == [movie]
             wire.delay_s = 0.0
-            while (await encode(rig, "person-0")).degraded:
-                await asyncio.sleep(0.02)
+            await eventually(partial(is_whole, rig, "person-0"), PATIENCE_S)
         assert sources == {STORE, STALE}
 
 

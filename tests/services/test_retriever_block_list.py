@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -13,10 +14,10 @@ import numpy as np
 import pytest
 
 from marquee.errors import ConfigError
-from marquee.v1 import retriever_pb2, retriever_pb2_grpc, types_pb2
+from marquee.v1 import retriever_pb2, retriever_pb2_grpc
 from services.retriever.block_list import BlockList
 from tests.bundles import make_bundle
-from tests.rigs import publish, retriever, retriever_process, run_retriever
+from tests.rigs import eventually, publish, retriever, retriever_process, run_retriever
 from tests.search_twin import World, make_world, twin
 
 MOVIES = 60
@@ -198,12 +199,12 @@ async def test_a_process_blocks_within_five_seconds_in_every_space(tmp_path: Pat
                     await asyncio.sleep(0.02)
                 assert len(answer.movie_ids) == K
             registry.publish(later.path, check=None)
-            while not any(one.space == later.space for one in await _loaded(stub)):
-                await asyncio.sleep(0.02)
+            await eventually(partial(_is_loaded, stub, later.space))
             answer = await stub.Search(request(later.space, MOVIES))
             assert len(answer.movie_ids) == MOVIES - len(set(shown))
             assert not set(shown) & set(answer.movie_ids)
 
 
-async def _loaded(stub: retriever_pb2_grpc.RetrieverServiceAsyncStub) -> list[types_pb2.LoadedBundle]:
-    return list((await stub.GetIndex(retriever_pb2.GetIndexRequest())).state.bundles)
+async def _is_loaded(stub: retriever_pb2_grpc.RetrieverServiceAsyncStub, space: str) -> bool:
+    loaded = (await stub.GetIndex(retriever_pb2.GetIndexRequest())).state.bundles
+    return any(one.space == space for one in loaded)

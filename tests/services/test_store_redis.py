@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from services.user_encoder.stores.redis_store import RedisStore
 from services.user_encoder.stores.redis_url import parse_redis_url
 from services.user_encoder.stores.tags import KEY_BYTES, Tags
 from tests.redis_rigs import RedisCluster, RedisServer, redis_cluster, redis_server, until
+from tests.rigs import eventually
 
 TAGS = Tags(bytes(KEY_BYTES))
 PATIENCE_S = 30.0
@@ -53,18 +54,6 @@ def liked(*movies: int) -> Events:
 
 def key_of(user_id: str, what: str = "history") -> bytes:
     return f"marquee:{{{TAGS.of(user_id).hex()}}}:{what}".encode()
-
-
-async def eventually(call: Callable[[], Awaitable[bool]]) -> None:
-    """Waits until a call says yes; one that finds the store unavailable says no."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            try:
-                if await call():
-                    return
-            except StoreUnavailable:
-                pass
-            await asyncio.sleep(0.05)
 
 
 async def test_names_of_keys_tell_nobodys_id(store: RedisStore, server: RedisServer) -> None:
@@ -312,10 +301,7 @@ async def plant_and_delete(store: RedisStore, servers: list[RedisServer]) -> Non
 
 
 async def check_it_is_gone(store: RedisStore, servers: list[RedisServer]) -> None:
-    async def gone() -> bool:
-        return not any(planted(server.folder) for server in servers)
-
-    await eventually(gone)
+    await eventually(lambda: not any(planted(server.folder) for server in servers))
     names = {key for server in servers for key in server.ask.keys(f"*{TAGS.of(PLANTED_ID).hex()}*")}
     assert names == {key_of(PLANTED_ID, "deleted")}
 
@@ -364,11 +350,7 @@ async def test_another_encoder_sees_to_the_files_that_a_killed_one_left(
             await plant_and_delete(killed, [server])
             watching = asyncio.ensure_future(other.watch_deletions(lambda _: None))
             await check_it_is_gone(other, [server])
-
-            async def noted_no_more() -> bool:
-                return server.ask.get("marquee:files-to-clean") is None
-
-            await eventually(noted_no_more)
+            await eventually(lambda: server.ask.get("marquee:files-to-clean") is None)
             watching.cancel()
             await asyncio.wait([watching])
 

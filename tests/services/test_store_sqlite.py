@@ -19,6 +19,7 @@ from marquee.features import LIKED, NO_EVENTS, RATED, Events
 from services.user_encoder.stores.base import UserWrite, Written, pack
 from services.user_encoder.stores.sqlite import SqliteStore
 from services.user_encoder.stores.sqlite_file import SCHEMA_VERSION, back_up, default_key_path
+from tests.rigs import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -202,9 +203,7 @@ async def test_the_log_is_emptied_without_another_write(path: Path, sql: sqlite3
         await store.delete(PLANTED_ID, 100)
         sql.execute("COMMIT")
         watching = asyncio.ensure_future(store.watch_deletions(lambda _: None))
-        async with asyncio.timeout(30):
-            while any(planted(path.parent)):
-                await asyncio.sleep(0.05)
+        await eventually(lambda: not any(planted(path.parent)))
         watching.cancel()
 
 
