@@ -54,6 +54,13 @@ def check_count(count: int, most: int, field: str) -> None:
         raise InvalidRequest(f"{field} has {count} entries; send 1 to {most:,}", field=field)
 
 
+def read_size(size: int, default: int, most: int, field: str) -> int:
+    """Reads how many of something to answer with: 1 to `most`, 0 being the default."""
+    if not 0 <= size <= most:
+        raise InvalidRequest(f"{field} is {size}; send 1 to {most:,}, or 0 for {default}", field=field)
+    return size or default
+
+
 def read_as_of(as_of_ms: int, now_ms: int) -> int:
     """Reads the moment that ages are measured from; 0 is now."""
     if as_of_ms < 0:
@@ -245,15 +252,6 @@ def read_movie_ids(movie_ids: Sequence[int]) -> Int64s:
             field = f"movie_ids[{at}]"
             raise InvalidRequest(f"{field} is {movie_id} as movie_ids[{first}] is; send each movie once", field=field)
     return read
-
-
-def read_max_events(max_events: int) -> int:
-    """Reads how many events to leave out; 0 is the default."""
-    if not 0 <= max_events <= MAX_LEFT_OUT:
-        raise InvalidRequest(
-            f"max_events is {max_events}; send 1 to {MAX_LEFT_OUT:,}, or 0 for {DEFAULT_LEFT_OUT}", field="max_events"
-        )
-    return max_events or DEFAULT_LEFT_OUT
 
 
 def _first(mask: npt.NDArray[np.bool_]) -> int:

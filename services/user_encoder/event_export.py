@@ -15,6 +15,7 @@ import numpy as np
 from marquee.errors import InvalidRequest, Unavailable
 from marquee.features import Events, current
 from marquee.v1 import types_pb2
+from services.user_encoder.checks import read_size
 from services.user_encoder.stores.base import FeatureStore
 
 DEFAULT_PAGE, MAX_PAGE = 500, 1000
@@ -62,11 +63,10 @@ async def export_page(store: FeatureStore, since_ms: int, page_size: int, token:
     """
     if since_ms < 0:
         raise InvalidRequest(f"since_ms is {since_ms}; send UTC milliseconds since 1970, or 0", field="since_ms")
-    if not 0 <= page_size <= MAX_PAGE:
-        raise InvalidRequest(f"page_size is {page_size}; ask for 1 to {MAX_PAGE:,}, or 0 for 500", field="page_size")
+    size = read_size(page_size, DEFAULT_PAGE, MAX_PAGE, "page_size")
     cursor = _read_token(token, since_ms) if token else ""
     try:
-        people = await read_people(store, cursor, since_ms, page_size or DEFAULT_PAGE, _PAGE_EVENTS, _PAGE_STEP)
+        people = await read_people(store, cursor, since_ms, size, _PAGE_EVENTS, _PAGE_STEP)
     except ValueError as error:
         raise _bad_token() from error
     parquet = await asyncio.to_thread(_parquet_bytes, people) if people.user_ids else b""

@@ -11,6 +11,7 @@ import numpy as np
 
 from marquee.errors import InvalidRequest, UserUnknown
 from marquee.features import Events, Int64s, current, tie_hash, user_hash
+from services.user_encoder.checks import read_size
 
 DEFAULT_PAGE, MAX_PAGE = 100, 1000
 
@@ -45,7 +46,7 @@ def page_of(history: Events, user_id: str, page_size: int, token: str) -> Page:
 
     Raises InvalidRequest for a token that this person's pages never gave, and UserUnknown where no event holds.
     """
-    size = _check_size(page_size)
+    size = read_size(page_size, DEFAULT_PAGE, MAX_PAGE, "page_size")
     merged = current(history)
     if merged.size == 0:
         raise UserUnknown(f"user {user_id!r} has no stored events; record some first")
@@ -54,12 +55,6 @@ def page_of(history: Events, user_id: str, page_size: int, token: str) -> Page:
     start = max(0, end - size)
     next_token = _write_token(merged, start, user) if start else ""
     return Page(merged.take(slice(start, end)).take(slice(None, None, -1)), next_token, merged.size)
-
-
-def _check_size(page_size: int) -> int:
-    if not 0 <= page_size <= MAX_PAGE:
-        raise InvalidRequest(f"page_size is {page_size}; ask for 1 to {MAX_PAGE}, or 0 for 100", field="page_size")
-    return page_size or DEFAULT_PAGE
 
 
 def _position(merged: Events, mark: _Mark) -> int:

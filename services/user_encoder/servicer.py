@@ -15,13 +15,15 @@ from marquee.v1 import live_features_pb2_grpc, types_pb2, user_encoder_pb2, user
 from services.common.requests import request_id_of
 from services.common.spaces import Loaded, Spaces
 from services.user_encoder.checks import (
+    DEFAULT_LEFT_OUT,
+    MAX_LEFT_OUT,
     Sent,
     check_count,
     check_user_id,
     read_as_of,
     read_events,
-    read_max_events,
     read_movie_ids,
+    read_size,
 )
 from services.user_encoder.encoding import (
     Account,
@@ -123,7 +125,8 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         """Says which of a person's events speak for and against movies."""
         now_ms, left_s = clock_ms(), seconds_left(context)
         request_id = request_id_of(request.request_id)
-        movie_ids, most = read_movie_ids(request.movie_ids), read_max_events(request.max_events)
+        movie_ids = read_movie_ids(request.movie_ids)
+        most = read_size(request.max_events, DEFAULT_LEFT_OUT, MAX_LEFT_OUT, "max_events")
         moment = Moment(read_as_of(request.as_of_ms, now_ms), request.as_of_ms == 0, allow_cold_start=False)
         ask = _ask(request, moment, now_ms, "")
         events = read_events(*ask.sent)

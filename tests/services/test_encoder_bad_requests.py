@@ -215,7 +215,11 @@ async def test_the_clocks_may_differ_by_five_minutes(rig: EncoderRig) -> None:
 HISTORIES = {
     "no user": (live_features_pb2.GetHistoryRequest(), "user_id", "is empty; name the person"),
     "id with a control": (live_features_pb2.GetHistoryRequest(user_id="\x7f"), "user_id", "has a control character"),
-    "negative page": (live_features_pb2.GetHistoryRequest(user_id="ada", page_size=-1), "page_size", "ask for 1 to"),
+    "negative page": (
+        live_features_pb2.GetHistoryRequest(user_id="ada", page_size=-1),
+        "page_size",
+        "is -1; send 1 to 1,000, or 0 for 100",
+    ),
     "large page": (live_features_pb2.GetHistoryRequest(user_id="ada", page_size=1001), "page_size", "is 1001"),
     "token of nobody": (
         live_features_pb2.GetHistoryRequest(user_id="ada", page_token="abc"),
