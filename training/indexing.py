@@ -11,7 +11,7 @@ import numpy as np
 
 from marquee.bundle.format import INDEX, ITEM_VECTORS, Bundle
 from marquee.bundle.v1 import bundle_pb2
-from marquee.engine.index import ROUNDING, Index, Quality
+from marquee.engine.index import ROUNDING, Hits, Index, Quality
 from marquee.engine.kinds import EXACT, HNSW, IVF_FP16, KINDS, TUNED_AT, Spec, write_index
 from marquee.errors import ConfigError
 from marquee.features import Floats
@@ -141,25 +141,26 @@ def _reaches(measured: Measured, target: float) -> bool:
 
 def search_exactly(index: Index, queries_QD: Floats) -> Exact:
     """Searches by comparing every vector."""
-    least, seconds = [], []
-    for query_D in queries_QD:
-        started = time.perf_counter()
-        hits = index.search(query_D, TUNED_AT, quality=Quality.EXACT)
-        seconds.append(time.perf_counter() - started)
-        least.append(hits.scores[-1])
-    return Exact(np.array(least, np.float32), float(np.median(seconds)))
+    lists, seconds = _search(index, queries_QD, Quality.EXACT)
+    return Exact(np.array([hits.scores[-1] for hits in lists], np.float32), seconds)
 
 
 def measure(index: Index, queries_QD: Floats, least_Q: Floats) -> Measured:
     """Searches as a service would; what scores within rounding of the least counts as found."""
-    shares, seconds = [], []
-    for query_D, least in zip(queries_QD, least_Q, strict=True):
-        started = time.perf_counter()
-        hits = index.search(query_D, TUNED_AT)
-        seconds.append(time.perf_counter() - started)
-        shares.append(np.mean(hits.scores >= least - ROUNDING))
+    lists, seconds = _search(index, queries_QD, Quality.BALANCED)
+    shares = [np.mean(hits.scores >= least - ROUNDING) for hits, least in zip(lists, least_Q, strict=True)]
     error = float(np.std(shares) / np.sqrt(len(shares)))
-    return Measured(float(np.mean(shares)), error, float(np.median(seconds)))
+    return Measured(float(np.mean(shares)), error, seconds)
+
+
+def _search(index: Index, queries_QD: Floats, quality: Quality) -> tuple[list[Hits], float]:
+    """Searches one by one; returns what was found, and the median seconds of a search."""
+    lists, seconds = [], []
+    for query_D in queries_QD:
+        started = time.perf_counter()
+        lists.append(index.search(query_D, TUNED_AT, quality=quality))
+        seconds.append(time.perf_counter() - started)
+    return lists, float(np.median(seconds))
 
 
 def _reason(config: IndexConfig, spec: Spec, movies: int, measured: Measured) -> str:
