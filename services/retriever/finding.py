@@ -67,14 +67,8 @@ class Finding:
         return Found(hits, self._short_reason(len(hits.movie_ids), mask), vectors, debug)
 
     def _find(self, mask: Mask | None) -> Hits:
-        options = self._options
-        capped = (
-            (self._filters.genres, options.max_per_genre),
-            (self._filters.directors, options.max_per_director),
-        )
-        caps = [Cap(groups, most) for groups, most in capped if most]
-        if caps or options.diversity:
-            return self._picked(mask, caps)
+        if self._options.picks:
+            return self._picked(mask)
         return self._nearest(self._wanted.k, mask)
 
     def _nearest(self, k: int, mask: Mask | None) -> Hits:
@@ -88,9 +82,17 @@ class Finding:
         count = int(np.count_nonzero(hits.scores >= self._options.min_score))
         return Hits(hits.movie_ids[:count], hits.scores[:count])
 
-    def _picked(self, mask: Mask | None, caps: list[Cap]) -> Hits:
+    def _caps(self) -> list[Cap]:
+        capped = (
+            (self._filters.genres, self._options.max_per_genre),
+            (self._filters.directors, self._options.max_per_director),
+        )
+        return [Cap(groups, most) for groups, most in capped if most]
+
+    def _picked(self, mask: Mask | None) -> Hits:
         """Picks from the nearest; where caps use those up, from the nearest of what they leave, until none is left."""
-        picks, k, left_N = Picks(self._options.diversity, caps), self._wanted.k, mask
+        caps, k, left_N = self._caps(), self._wanted.k, mask
+        picks = Picks(self._options.diversity, caps)
         while True:
             size = max(_POOL * (k - len(picks)), _LEAST_POOL)
             pool = self._nearest(size, left_N)

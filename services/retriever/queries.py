@@ -45,6 +45,11 @@ class Options(NamedTuple):
     vectors: bool
     debug: bool
 
+    @property
+    def picks(self) -> bool:
+        """Says whether the list is picked one by one: for variety, or under caps."""
+        return bool(self.diversity or self.max_per_genre or self.max_per_director)
+
 
 class Wanted(NamedTuple):
     """Holds what a list must be like: its length, its filter (None: no condition) and the movies to leave out."""

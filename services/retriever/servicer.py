@@ -118,8 +118,7 @@ async def _search(
 
 
 async def _find(loaded: Loaded[Retrieval], query_D: Floats, wanted: Wanted) -> Found:
-    options = wanted.options
-    if wanted.k > _QUICK_PICKS and options and (options.diversity or options.max_per_genre or options.max_per_director):
+    if wanted.k > _QUICK_PICKS and wanted.options and wanted.options.picks:
         return await asyncio.get_running_loop().run_in_executor(_APART, loaded.model.search_apart, query_D, wanted)
     return loaded.model.search(query_D, wanted)
 
