@@ -12,6 +12,7 @@ import functools
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -87,6 +88,11 @@ class Events(NamedTuple):
 
 
 NO_EVENTS = Events(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+def join(parts: Sequence[Events]) -> Events:
+    """Puts events of several one after the other."""
+    return Events(*(np.concatenate(column) for column in zip(*parts, strict=True))) if parts else NO_EVENTS
 
 
 class TowerInput(NamedTuple):

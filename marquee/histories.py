@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from marquee.bundle.v1 import bundle_pb2
 from marquee.features import (
-    NO_EVENTS,
     RETRACTED,
     Events,
     HistoryIndex,
@@ -22,6 +21,7 @@ from marquee.features import (
     TowerInput,
     age_buckets,
     gap_buckets,
+    join,
     rating_signal,
     tie_hash,
     user_hash,
@@ -68,7 +68,7 @@ def merge_many(people: Sequence[Pair]) -> Histories:
     if not any(one.sent.size for one in people):
         return _stored_only(people)
     sizes = [one.stored.size + one.sent.size for one in people]
-    both, whose = _join([part for one in people for part in (one.stored, one.sent)]), _whose(sizes)
+    both, whose = join([part for one in people for part in (one.stored, one.sent)]), _whose(sizes)
     ascending_n = _ascending_movies(both, whose)
     if ascending_n is None:
         return _merge_sorting(both, whose, people)
@@ -136,7 +136,7 @@ def _merge_sorting(both: Events, whose: Int64s, people: Sequence[Pair]) -> Histo
 
 def _stored_only(people: Sequence[Pair]) -> Histories:
     """Puts stored histories together, which are in order, without their retractions."""
-    events, whose = _join([one.stored for one in people]), _whose([one.stored.size for one in people])
+    events, whose = join([one.stored for one in people]), _whose([one.stored.size for one in people])
     holds = events.kinds != RETRACTED
     if not holds.all():
         events, whose = events.take(holds), whose[holds]
@@ -146,10 +146,6 @@ def _stored_only(people: Sequence[Pair]) -> Histories:
     for part in np.split(ascending_n, np.cumsum(sizes_B)[:-1]):
         part.sort()
     return Histories(events, ascending_n, sizes_B)
-
-
-def _join(parts: Sequence[Events]) -> Events:
-    return Events(*(np.concatenate(column) for column in zip(*parts, strict=True))) if parts else NO_EVENTS
 
 
 def _whose(sizes: Sequence[int]) -> Int64s:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from marquee.errors import InvalidRequest, Unavailable
-from marquee.features import Events, current
+from marquee.features import Events, current, join
 from marquee.v1 import types_pb2
 from services.user_encoder.checks import read_size
 from services.user_encoder.stores.base import FeatureStore
@@ -110,7 +110,7 @@ def write_parquet(people: People, target: Path | io.BytesIO) -> None:
     Raises Unavailable where pyarrow is not installed.
     """
     pa, parquet = _pyarrow()
-    both = Events(*(np.concatenate(columns) for columns in zip(*people.histories, strict=True)))
+    both = join(people.histories)
     owners = np.repeat(np.arange(len(people.user_ids), dtype=np.int32), [one.size for one in people.histories])
     table = pa.table(
         {
