@@ -140,15 +140,23 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 def _time_ms(text: str) -> int:
     if text.isascii() and text.isdigit():
         return int(text)
-    moment = datetime.fromisoformat(text)
+    wrong = argparse.ArgumentTypeError(
+        f"{text!r} is no time since 1970; write a date (2026-11-24), a moment (2026-11-24T18:00+01:00) or milliseconds"
+    )
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise wrong from None
     since_ms = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
     if since_ms < 0:
-        raise ValueError(text)
+        raise wrong
     return since_ms
 
 
 async def _export(options: argparse.Namespace) -> str:
     settings = _settings(options)
+    if not is_url(settings.store) and not Path(settings.store).expanduser().exists():
+        raise ConfigError(f"MARQUEE_STORE: {settings.store} does not exist: nothing to export; name a store")
     source = Source(_name(settings), options.since)
     async with aclosing(open_store(settings)) as store:
         with closing(Bar("events", sys.stderr)) as bar:

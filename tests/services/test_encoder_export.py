@@ -354,6 +354,7 @@ def test_kill_9_costs_no_event_and_doubles_none(tmp_path: Path, capsys: pytest.C
 )
 def test_since_is_a_date_or_milliseconds(tmp_path: Path, text: str, ms: int) -> None:
     path, out = tmp_path / "features.sqlite", tmp_path / "out"
+    asyncio.run(SqliteStore(path).aclose())
     assert program.main(["export-events", "--out", str(out), "--store", str(path), "--since", text]) == 0
     assert json.loads((out / "events" / "export.json").read_bytes())["since_ms"] == ms
 
@@ -363,4 +364,13 @@ def test_another_since_is_refused(tmp_path: Path, text: str, capsys: pytest.Capt
     with pytest.raises(SystemExit) as ended:
         program.main(["export-events", "--out", str(tmp_path), "--since", text])
     assert ended.value.code == 2
-    assert "--since" in capsys.readouterr().err
+    assert f"{text!r} is no time since 1970; write a date" in capsys.readouterr().err
+
+
+def test_a_store_that_is_not_there_is_not_made_to_be_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mistyped.sqlite"
+    assert program.main(["export-events", "--out", str(tmp_path / "out"), "--store", str(path)]) == 2
+    assert f"{path} does not exist: nothing to export" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
