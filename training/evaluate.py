@@ -89,9 +89,9 @@ def ranked_lists(data: Dataset, queries: Queries, index: Index, vectors_QD: Floa
     for start in range(0, queries.size, _CHUNK):
         of = slice(start, start + _CHUNK)
         allowed = ~queries.part(of).seen(len(data.movies))[:, item_of_row]
-        hits = index.search_batch(vectors_QD[of], [LIST_LENGTH] * len(allowed), list(allowed))
-        for row, hit in enumerate(hits, start):
-            items_QK[row, : len(hit.movie_ids)] = np.searchsorted(data.movie_ids, hit.movie_ids)
+        for row, (vector_D, allowed_N) in enumerate(zip(vectors_QD[of], allowed, strict=True), start):
+            found = index.search(vector_D, LIST_LENGTH, allowed_N).movie_ids
+            items_QK[row, : len(found)] = np.searchsorted(data.movie_ids, found)
     return items_QK
 
 

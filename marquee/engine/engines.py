@@ -78,11 +78,6 @@ class Flat:
             allowed.put_into(parameters)
         return _found(self._index.search(query_D[None], wanted, params=parameters)[1][0])
 
-    def propose_many(self, queries_QD: Floats, wanted: int) -> Int64s:
-        """Lists `wanted` rows for each query, [Q, wanted]; there are as many."""
-        rows_Qn: Int64s = self._index.search(queries_QD, wanted)[1]
-        return rows_Qn
-
     def vector(self, row: int, near_D: Floats) -> Floats | None:
         """Reads the vector of a row."""
         vector_D: Floats = self._index.reconstruct(row)

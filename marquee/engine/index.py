@@ -162,43 +162,6 @@ class Index:
                 return hits
             wanted = min(8 * wanted, matching)
 
-    def search_batch(
-        self,
-        queries_QD: Floats,
-        ks: list[int],
-        allowed: list[Mask | None],
-        quality: Quality = Quality.BALANCED,
-    ) -> list[Hits]:
-        """Finds the movies of Q queries, each with its own k and mask; equal to Q single searches, to the bit.
-
-        Exact searches of everything are run and rescored together: over 9,724 × 64, on one thread, FAISS took 79 µs a
-        query for 64 queries at once and 86 one by one.
-        """
-        found: dict[int, Hits | None] = {}
-        free = [at for at, allowed_N in enumerate(allowed) if allowed_N is None]
-        if isinstance(self._engine, Flat) and self.count and free:
-            together = self._search_together(self._engine, queries_QD[free], [ks[at] for at in free])
-            found = dict(zip(free, together, strict=True))
-        return [
-            found.get(at) or self.search(query_D, ks[at], allowed[at], quality) for at, query_D in enumerate(queries_QD)
-        ]
-
-    def _search_together(self, engine: Flat, queries_QD: Floats, ks: list[int]) -> list[Hits | None]:
-        """Finds the movies of queries without masks; None where ids have yet to decide, and a search has to."""
-        wanted = min(max(ks) + _SLACK, self.count)
-        rows_Qn = engine.propose_many(queries_QD, wanted)
-        vectors_QnD = self._vectors_ND.take(rows_Qn, axis=0)
-        scores_Qn = _rounded(np.einsum("qnd,qd->qn", vectors_QnD, queries_QD))
-        ids_Qn = self.movie_ids.take(rows_Qn)
-        order_Qn = np.lexsort((ids_Qn, -scores_Qn))
-        ids_Qn = np.take_along_axis(ids_Qn, order_Qn, axis=1)
-        scores_Qn = np.take_along_axis(scores_Qn, order_Qn, axis=1)
-        lists = zip(ids_Qn, scores_Qn, ks, strict=True)
-        return [
-            Hits(ids[:k], scores[:k]) if wanted == self.count or scores[-1] + ROUNDING < scores[k - 1] else None
-            for ids, scores, k in lists
-        ]
-
     def _rescore(self, query_D: Floats, rows: Int64s, k: int) -> tuple[Hits, bool]:
         """Orders candidates by rounded score and id; also says whether no movie outside them can belong in between."""
         vectors_nD = self._vectors_ND.take(rows, axis=0)

@@ -36,15 +36,14 @@ def test_ids_decide_between_any_number_of_equal_scores(tmp_path: Path, k: int) -
     assert hits.scores.tolist() == ([1.0] * 300 + [0.0] * 300)[:k]
 
 
-def test_ties_are_settled_under_a_mask_and_in_a_batch_as_alone(tmp_path: Path) -> None:
+def test_ties_are_settled_under_a_mask(tmp_path: Path) -> None:
     ids, vectors_ND = twins(np.random.default_rng(4), 300)
     index = index_of(tmp_path, ids, vectors_ND)
     query = np.array([0.0, 1.0], np.float32)
     allowed_N = ids > 101
     expected = list(range(103, 600, 2))[:40]
     assert index.search(query, 40, allowed_N).movie_ids.tolist() == expected
-    batch = index.search_batch(np.stack([query, query]), [40, 3], [allowed_N, None])
-    assert [hits.movie_ids.tolist() for hits in batch] == [expected, [1, 3, 5]]
+    assert index.search(query, 3).movie_ids.tolist() == [1, 3, 5]
 
 
 @pytest.mark.parametrize("step", [3, 10**9])

@@ -144,23 +144,6 @@ def test_ever_more_is_found_by_quality(world: World, indexes: dict[str, Index], 
     assert (fast < 1.0) == (kind != EXACT)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_is_single_searches_to_the_bit(world: World, indexes: dict[str, Index], kind: str) -> None:
-    rng = np.random.default_rng(6)
-    queries_QD = np.stack([world.query(rng) for _ in range(6)])
-    masks = [
-        None,
-        *(world.mask(rng, share, queries_QD[0], 0.0) for share in (0.5, 0.2, 0.05, 0.001)),
-        np.zeros(MOVIES, bool),
-    ]
-    ks = [1, 10, 100, 1000, 7, 5]
-    together = indexes[kind].search_batch(queries_QD, ks, masks)
-    for query_D, k, mask_N, hits in zip(queries_QD, ks, masks, together, strict=True):
-        alone = indexes[kind].search(query_D, k, mask_N)
-        assert alone.movie_ids.tolist() == hits.movie_ids.tolist()
-        assert alone.scores.tobytes() == hits.scores.tobytes()
-
-
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != EXACT])
 def test_a_search_that_comes_by_too_few_looks_everywhere(world: World, tmp_path: Path, kind: str) -> None:
     spec = SPECS[kind]
