@@ -10,16 +10,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import demo, encoding, latency, passes, preparing, retrieval, startup, titles, training
+from benchmarks import demo, encoding, latency, passes, preparing, retrieval, startup, stores, titles, training
 from benchmarks.machine import facts
 from benchmarks.processes import Processes, interrupt_once
 from benchmarks.report import Row, check_writable, markdown, write_json
 from benchmarks.work import Work, describe_data, obtain_data, publish, say
 from marquee.errors import MarqueeError
 
-PARTS = ("training", "startup", "latency", "encoding", "preparing", "titles", "demo")
+PARTS = ("training", "startup", "latency", "encoding", "preparing", "stores", "titles", "demo")
 ON_REQUEST = ("preparing-20m", passes.GIVEN, passes.ONE_MILLION, "retrieval")
-_ALONE = frozenset(("demo", "preparing", "titles", *ON_REQUEST))
+_ALONE = frozenset(("demo", "preparing", "stores", "titles", *ON_REQUEST))
 _SERVED = ("startup", "latency", "encoding")
 
 
@@ -92,6 +92,8 @@ def _measure(work: Work, parts: frozenset[str], rows: list[Row]) -> None:
     for size in (preparing.ONE_MILLION, preparing.TWENTY_MILLIONS):
         if size.name in parts:
             rows += preparing.measure(work, size)
+    if "stores" in parts:
+        rows += stores.measure(work)
     if "titles" in parts:
         rows += titles.measure(work)
     if passes.GIVEN in parts:
