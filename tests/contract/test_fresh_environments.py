@@ -45,6 +45,7 @@ HOLDS = {
     "": BASE,
     "encoder": BASE | SERVER | {"hiredis", "marquee.engine.encoder", "onnxruntime", "pyarrow", "redis"},
     "retriever": BASE | SERVER | {"marquee.engine.index", "faiss"},
+    "milvus": BASE | SERVER | {"marquee.engine.index", "faiss", "pymilvus"},
     "clients": BASE | {"rich"},
 }
 MODULES = sorted(set().union(*HOLDS.values()) | {"onnx", "torch"})
