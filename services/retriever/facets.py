@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from marquee.engine.facts import NO_YEAR, Facts
 from marquee.engine.index import Mask
 from marquee.features import Int64s
-from services.retriever.filters import NO_YEAR, Facts
 
 
 class Count(NamedTuple):

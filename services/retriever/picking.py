@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from marquee.engine.groups import Groups
 from marquee.engine.index import Hits, Mask
 from marquee.features import Floats, Int64s
-from services.retriever.groups import Groups
 
 # Cosines are compared as whole millionths, as scores are rounded: then equal is equal, and the order decides.
 _MILLIONTHS = 1e6

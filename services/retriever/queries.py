@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from google.protobuf import field_mask_pb2
 
+from marquee.engine.facts import MAX_IDS, check_filter
 from marquee.engine.index import Quality
 from marquee.errors import InvalidRequest
 from marquee.features import Floats, Int64s
 from marquee.v1 import catalog_pb2, retriever_pb2, types_pb2
-from services.retriever.filters import MAX_IDS, check_filter
 
 MAX_K = 1000
 MAX_QUERIES = 1024

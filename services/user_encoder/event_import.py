@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from marquee.errors import DataError, StoreUnavailable
+from marquee.whole_files import read_json, write_json
 from services.user_encoder.rating_files import WINDOW, BadRows, Place, RatingFile, Window
 from services.user_encoder.stores.base import FeatureStore, UserWrite
-from services.user_encoder.whole_files import read_json, write_json
 
 FORMAT = 1
 

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from marquee.bundle.format import sync_folder
 from marquee.errors import DataError
+from marquee.whole_files import read_json, write_json, write_whole
 from services.user_encoder.event_export import People, read_people, read_user_ids, write_parquet
 from services.user_encoder.stores.base import FeatureStore
-from services.user_encoder.whole_files import read_json, write_json, write_whole
 
 FINISHED, UNFINISHED, STATE = "events", "events.unfinished", "export.json"
 FORMAT = 1

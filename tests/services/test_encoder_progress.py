@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from marquee.errors import DataError
+from marquee.whole_files import read_json, write_json, write_whole
 from services.user_encoder import progress
 from services.user_encoder.progress import Bar, bar_line
-from services.user_encoder.whole_files import read_json, write_json, write_whole
 
 
 class Terminal(io.StringIO):

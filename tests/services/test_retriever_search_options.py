@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from marquee.engine.groups import GroupsMaker
 from marquee.engine.index import Hits
 from marquee.v1 import retriever_pb2
-from services.retriever.groups import GroupsMaker
 from services.retriever.picking import Cap, Picks
 from tests.rigs import retriever
 from tests.search_twin import World, make_world
