@@ -12,7 +12,8 @@ import uvloop
 
 from benchmarks.floor import run_server
 from marquee.bundle.registry import Registry
-from services.common.server import server_options, spare_the_collector
+from services.common.server import spare_the_collector
+from services.common.server_options import server_options
 from services.common.settings import load_settings
 from services.common.spaces import Spaces
 from services.user_encoder.ladder import Ladder

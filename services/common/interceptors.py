@@ -1,10 +1,24 @@
-"""The interceptor that turns errors into statuses: the one place where they are translated."""
+"""The chain that every call goes through on its way to its servicer, as one interceptor.
+
+From outside:
+
+    access log → telemetry → errors → guard → deadline → limiter → servicer
+
+- The access log and the telemetry are outermost: they count what was refused further in, with its status.
+- Errors come next: whatever is raised inside, by a stage or by a servicer, is translated once, here.
+- The guard says who may call, before anything is spent on the call: before it takes a place in a queue.
+- The deadline is capped before the limiter, which drops from its queue what has expired.
+
+A stage takes a method and what comes after it, and returns what to call in its place. Stages are put together once a
+method, not once a call: each is a coroutine more, about 0.2 µs, where each interceptor of grpc.aio costs several.
+Health is exempt from the whole chain: whoever asks for it must learn it under load, and without a key.
+"""
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -17,16 +31,24 @@ _log = logging.getLogger(__name__)
 # Quoted: only the stubs know these as generic.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Call: TypeAlias = "Callable[[Any, Context], Awaitable[Any]]"
+# Is given the method's path, "/package.Service/Method", and what comes after the stage.
+Stage: TypeAlias = Callable[[str, Call], Call]
+# Is given the method's path, and returns what raises where a caller may not call it.
+Guard: TypeAlias = "Callable[[str], Callable[[Context], None]]"
+
+HEALTH_PREFIX = "/grpc.health.v1.Health/"
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Turns what a unary method raises into a status.
+class Chain(grpc.aio.ServerInterceptor):
+    """Wraps every unary method in `stages`, the first of them outermost, and streams in the guard alone.
 
-    A MarqueeError keeps its code and text and travels with `google.rpc` details. Anything else is INTERNAL with an id,
-    under which the traceback is in the log; its text stays here, because it may hold what a caller must not read.
+    The only streams beside the health's are reflection's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Sequence[Stage], guard: Guard | None = None) -> None:
+        self._stages = tuple(stages)
+        self._guard = guard
         # method → (handler, the handler wrapped): wrapped once a method, not once a call. Unknown methods never get in.
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
 
@@ -41,19 +63,70 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         known = self._wrapped.get(method)
         if known is not None and known[0] is handler:
             return known[1]
-        if handler is None or handler.unary_unary is None:
+        if handler is None or method.startswith(HEALTH_PREFIX):
             return handler
-        wrapped = _translating(handler, method)
+        wrapped = self._wrap(handler, method)
         self._wrapped[method] = handler, wrapped
         return wrapped
 
+    def _wrap(self, handler: Handler, method: str) -> Handler:
+        if handler.unary_unary is None:
+            return handler if self._guard is None else _guarded_stream(handler, method, self._guard(method))
+        call: Call = handler.unary_unary  # type: ignore[assignment]
+        for stage in reversed(self._stages):
+            call = stage(method, call)
+        return grpc.unary_unary_rpc_method_handler(
+            call,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
 
-def _translating(handler: Handler, method: str) -> Handler:
-    inner: Callable[[Any, Context], Awaitable[Any]] = handler.unary_unary  # type: ignore[assignment]
 
-    async def call(request: Any, context: Context) -> Any:
+def guarding(guard: Guard) -> Stage:
+    """Makes the stage that lets in whom a guard lets in."""
+
+    def stage(method: str, call: Call) -> Call:
+        check = guard(method)
+
+        async def guarded(request: Any, context: Context) -> Any:
+            check(context)
+            return await call(request, context)
+
+        return guarded
+
+    return stage
+
+
+def _guarded_stream(handler: Handler, method: str, check: Callable[[Context], None]) -> Handler:
+    if handler.stream_stream is None:
+        raise TypeError(f"{method} is a stream in one direction, which nobody guards yet: add it to the chain")
+    inner: Any = handler.stream_stream
+
+    async def guarded(requests: Any, context: Context) -> Any:
         try:
-            return await inner(request, context)
+            check(context)
+        except MarqueeError as error:
+            await abort(context, error)
+        async for answer in inner(requests, context):
+            yield answer
+
+    return grpc.stream_stream_rpc_method_handler(
+        guarded,
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+
+
+def errors(method: str, call: Call) -> Call:
+    """Is the stage that turns what a unary method raises into a status: the one place where errors are translated.
+
+    A MarqueeError keeps its code and text and travels with `google.rpc` details. Anything else is INTERNAL with an id,
+    under which the traceback is in the log; its text stays here, because it may hold what a caller must not read.
+    """
+
+    async def translated(request: Any, context: Context) -> Any:
+        try:
+            return await call(request, context)
         except MarqueeError as error:
             await abort(context, error)
         except grpc.aio.AbortError:
@@ -62,11 +135,7 @@ def _translating(handler: Handler, method: str) -> Handler:
             await _abort_unknown(context, method)
             raise
 
-    return grpc.unary_unary_rpc_method_handler(
-        call,
-        request_deserializer=handler.request_deserializer,
-        response_serializer=handler.response_serializer,
-    )
+    return translated
 
 
 async def abort(context: Context, error: MarqueeError) -> NoReturn:

@@ -33,15 +33,15 @@ from grpc_reflection.v1alpha import reflection
 
 from marquee.errors import BundleError, ConfigError, MarqueeError, RegistryError, Unavailable
 from services.common.health import Health
-from services.common.interceptors import ErrorInterceptor
+from services.common.interceptors import Chain, Guard, errors, guarding
 from services.common.logs import configure_logs
+from services.common.server_options import server_options
 from services.common.settings import CommonSettings, S, help_text, load_settings, split_address
 
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
-MAX_MESSAGE_BYTES = 32 << 20
 
 EXIT_CONFIG, EXIT_BUNDLE, EXIT_ADDRESS = 2, 3, 4
 
@@ -50,27 +50,6 @@ class AddressUnavailable(Unavailable):
     """Says that the service cannot listen where it was told to."""
 
     reason = "ADDRESS_UNAVAILABLE"
-
-
-def server_options(settings: CommonSettings) -> list[tuple[str, int]]:
-    """Lists the options of every server of Marquee."""
-    return [
-        # On by default: a second server on the port would start without an error and take half of the calls.
-        ("grpc.so_reuseport", 0),
-        # 1,024 searches that each exclude a few thousand movies, and their answers with 1,000 hits each.
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        # Ping a silent client after a minute; one that is gone without a word is dropped 20 s later.
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        # Clients may ping as often as every 10 s, calls or none, so that they find a dead server.
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        # A client with healthy connections never asks DNS again and never finds new replicas: let connections end now
-        # and then. The core spreads each one's age by ±10 % by itself.
-        ("grpc.max_connection_age_ms", 300_000),
-        ("grpc.max_connection_age_grace_ms", int(settings.grace_s * 1000)),
-    ]
 
 
 class Life:
@@ -85,11 +64,11 @@ class Life:
         settings: CommonSettings,
         services: Sequence[str],
         *,
-        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        guard: Guard | None = None,
     ) -> None:
         self._settings = settings
         self._services = tuple(services)
-        self._interceptors = [*interceptors, ErrorInterceptor()]
+        self._chain = Chain([errors, *([guarding(guard)] if guard else [])], guard)
         self._serving = False
         self._stop = asyncio.Event()
         self.health = Health(services)
@@ -97,7 +76,7 @@ class Life:
 
     async def __aenter__(self) -> Life:
         # Made here and not in __init__: a grpc.aio server belongs to the loop that runs.
-        self.server = grpc.aio.server(interceptors=self._interceptors, options=server_options(self._settings))
+        self.server = grpc.aio.server(interceptors=[self._chain], options=server_options(self._settings))
         self.port = _bind(self.server, self._settings.listen)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
         if self._settings.reflection:

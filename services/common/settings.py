@@ -89,6 +89,42 @@ class CommonSettings:
     reflection: bool = setting(False, "serve gRPC reflection, for grpcurl and the like")
     threads: int = setting(1, "threads that one query or one batch may use", low=1, high=1024)
     port_file: Path | None = setting(None, "file that gets the bound port once the service is SERVING; empty: none")
+    health_port: int | None = setting(
+        None,
+        "port for the health alone, always plaintext, on the host of --listen, for probes that speak no TLS; 0 takes a "
+        "free one; empty: none",
+        low=0,
+        high=65_535,
+    )
+    metrics_port: int | None = setting(
+        None,
+        "port for Prometheus, plaintext HTTP, on the host of --listen; 0 takes a free one; empty: none",
+        low=0,
+        high=65_535,
+    )
+    max_deadline_s: float = setting(
+        30.0, "seconds that a call may take; one with a longer deadline, or with none, gets this one", low=0.001
+    )
+    interactive_calls: int = setting(256, "interactive calls that run at the same time; more wait", low=1)
+    batch_calls: int = setting(
+        4,
+        "batch calls (BatchEncode, BatchSearch, ExportEvents and the like) that run at the same time; more wait",
+        low=1,
+    )
+    waiting_calls: int = setting(64, "calls of each class that may wait for their turn; more are refused", low=0)
+    max_delay_s: float = setting(
+        0.05,
+        "seconds that an interactive call may wait for its turn before calls are refused; batch calls are refused at "
+        "half of it",
+        low=0.001,
+    )
+    max_streams: int = setting(100, "calls at a time on one connection; more wait in the client", low=1, high=1_000_000)
+    connection_age_s: float = setting(
+        300.0,
+        "seconds after which a connection is ended, give or take 10 %, so that clients find new replicas",
+        low=1,
+        high=1_000_000,
+    )
 
     def problems(self) -> list[str]:
         """Lists what is wrong with several settings together; a service overrides it."""

@@ -36,6 +36,15 @@ def test_the_defaults_are_these() -> None:
         "reflection": False,
         "threads": 1,
         "port_file": None,
+        "health_port": None,
+        "metrics_port": None,
+        "max_deadline_s": 30.0,
+        "interactive_calls": 256,
+        "batch_calls": 4,
+        "waiting_calls": 64,
+        "max_delay_s": 0.05,
+        "max_streams": 100,
+        "connection_age_s": 300.0,
         "block_list": None,
     }
     assert CommonSettings().listen == "127.0.0.1:50051"
