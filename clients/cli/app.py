@@ -10,11 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from clients.cli import output
-from clients.cli.arguments import parser
+from clients.cli.arguments import filters_of, parser
 from marquee.client import (
     ConfigError,
     FeatureSource,
-    Filters,
     MarqueeError,
     Movie,
     MovieUnknown,
@@ -83,7 +82,7 @@ def _recommend(marquee: Recommender, options: argparse.Namespace) -> str:
         dislikes=[_movie_id(marquee, text) for text in options.dislike],
         k=options.k,
         exclude_seen=not options.include_seen,
-        **_filters(options),
+        **filters_of(options),
     )
     if found.degraded:
         _say("the store of people's events cannot be read now: some may be missing from this")
@@ -95,7 +94,7 @@ def _recommend(marquee: Recommender, options: argparse.Namespace) -> str:
 def _similar(marquee: Recommender, options: argparse.Namespace) -> str:
     near = [_movie_id(marquee, text) for text in options.movies]
     away = [_movie_id(marquee, text) for text in options.unlike]
-    return _ranked(marquee.similar(near, unlike=away, k=options.k, **_filters(options)), options)
+    return _ranked(marquee.similar(near, unlike=away, k=options.k, **filters_of(options)), options)
 
 
 def _search(marquee: Recommender, options: argparse.Namespace) -> str:
@@ -122,17 +121,6 @@ def _ranked(found: RankedMovies, options: argparse.Namespace) -> str:
     if len(found) < options.k:
         _say(f"{len(found)} of {options.k} movies: {_SHORT.get(found.short_reason, 'the list is short')}")
     return output.as_json(found) if options.json else output.ranked_table(found, sys.stdout)
-
-
-def _filters(options: argparse.Namespace) -> Filters:
-    year_min, year_max = options.year
-    return {
-        "genres": options.genre,
-        "without_genres": options.without_genre,
-        "year_min": year_min,
-        "year_max": year_max,
-        "languages": options.language,
-    }
 
 
 def _movie_id(marquee: Recommender, text: str) -> int:

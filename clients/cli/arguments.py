@@ -6,6 +6,8 @@ import argparse
 import re
 from collections.abc import Mapping
 
+from marquee.client import Filters
+
 ENCODER, RETRIEVER = "127.0.0.1:50051", "127.0.0.1:50052"
 
 _YEARS = re.compile(r"(?P<low>\d{4})?(?P<dash>-)?(?P<high>\d{4})?", re.ASCII)
@@ -35,23 +37,29 @@ def _connection(environment: Mapping[str, str]) -> Parser:
     shared = Parser(add_help=False)
     group = shared.add_argument_group("connection and output")
     group.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    _address(group, "encoder", environment.get("MARQUEE_ENCODER") or ENCODER)
-    _address(group, "retriever", environment.get("MARQUEE_RETRIEVER") or RETRIEVER)
+    add_address(group, "encoder", environment.get("MARQUEE_ENCODER") or ENCODER)
+    add_address(group, "retriever", environment.get("MARQUEE_RETRIEVER") or RETRIEVER)
     group.add_argument(
         "--deadline", type=float, default=5.0, metavar="SECONDS", help="time for each request (default: %(default)g)"
     )
     return shared
 
 
-def _address(group: argparse._ArgumentGroup, service: str, default: str) -> None:
+def add_address(group: argparse._ArgumentGroup, service: str, default: str) -> None:
+    """Adds the flag of a service's address."""
     told = f"address of the {service} (default: %(default)s; from MARQUEE_{service.upper()} where that is set)"
     group.add_argument(f"--{service}", metavar="HOST:PORT", default=default, help=told)
 
 
 def _ranking() -> Parser:
     shared = Parser(add_help=False)
-    shared.add_argument("-k", type=_count, default=10, metavar="N", help="movies wanted (default: %(default)d)")
-    group = shared.add_argument_group("filters")
+    shared.add_argument("-k", type=count, default=10, metavar="N", help="movies wanted (default: %(default)d)")
+    add_filters(shared.add_argument_group("filters"))
+    return shared
+
+
+def add_filters(group: argparse._ArgumentGroup) -> None:
+    """Adds the flags that say which movies may be shown; `filters_of` reads them."""
     group.add_argument(
         "--genre", action="append", default=[], help="keep movies of this genre; repeat for any of several"
     )
@@ -62,7 +70,18 @@ def _ranking() -> Parser:
     group.add_argument(
         "--language", action="append", default=[], help="keep this original language (fr); may be repeated"
     )
-    return shared
+
+
+def filters_of(options: argparse.Namespace) -> Filters:
+    """Reads the flags of `add_filters`."""
+    year_min, year_max = options.year
+    return {
+        "genres": options.genre,
+        "without_genres": options.without_genre,
+        "year_min": year_min,
+        "year_max": year_max,
+        "languages": options.language,
+    }
 
 
 def _add_recommend(command: Parser) -> None:
@@ -82,7 +101,7 @@ def _add_recommend(command: Parser) -> None:
 
 def _add_search(command: Parser) -> None:
     command.add_argument("words", nargs="+", metavar="WORD", help="words of the title; the last may be unfinished")
-    command.add_argument("-k", type=_count, default=10, metavar="N", help="movies wanted (default: %(default)d)")
+    command.add_argument("-k", type=count, default=10, metavar="N", help="movies wanted (default: %(default)d)")
 
 
 def _add_show(command: Parser) -> None:
@@ -94,7 +113,8 @@ def _add_similar(command: Parser) -> None:
     command.add_argument("--unlike", action="append", default=[], metavar="MOVIE", help="a movie to be away from")
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """Reads a number of movies."""
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= 1_000):
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1000")
     return int(text)
