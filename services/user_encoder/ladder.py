@@ -13,10 +13,10 @@ from typing import NamedTuple, TypeVar
 
 from marquee.errors import StoreUnavailable
 from marquee.features import NO_EVENTS, Events
-from services.user_encoder.breaker import Breaker
+from services.common.breaker import Breaker
 from services.user_encoder.last_known import LastKnown
 from services.user_encoder.settings import UserEncoderSettings
-from services.user_encoder.stores.base import FeatureStore, ScanPage, UserWrite, Written
+from services.user_encoder.stores.base import MEANWHILE, FeatureStore, ScanPage, UserWrite, Written
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class Ladder:
             max_age_s=settings.store_stale_s,
             longest_read_s=settings.store_timeout_s + 1.0,
         )
-        self.breaker = Breaker("the feature store")
+        self.breaker = Breaker("the feature store", MEANWHILE)
         self.stale_answers = self.blind_answers = self.refused_writes = 0
 
     async def look_up(self, user_id: str, left_s: float | None = None) -> Known:

@@ -80,6 +80,7 @@ RULES = (
     Rule(PARTS, ("tests", "benchmarks", "protos"), "what is shipped needs nothing that is not"),
     Rule(PARTS, ("faiss", "onnxruntime"), "only marquee.engine opens sessions and indexes", unless=("marquee.engine",)),
     Rule(PARTS, ("torch", "onnx", "onnxscript"), "only training has it", unless=("training",)),
+    Rule(PARTS, ("pymilvus",), "only the retriever has it", unless=("services.retriever",)),
     Rule(PARTS, ("rich",), "only training and clients have it", unless=("training", "clients")),
     Rule(PARTS, ("sys.path", "sys.meta_path", "sys.path_hooks", "site"), "a path is an import; leave the search alone"),
 )
@@ -91,6 +92,7 @@ REACHES = (
     Reach(
         ("services.retriever",), False, None, ("onnxruntime", "torch", "onnx", "rich"), "the retriever's image lacks it"
     ),
+    Reach(("services",), False, None, ("pymilvus",), "an extra of its own: import it where a Milvus is asked for"),
     Reach(
         ("clients.cli",), True, None, ("faiss", "onnxruntime", "torch", "uvloop"), "the command line has the SDK alone"
     ),

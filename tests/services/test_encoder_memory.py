@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marquee.features import LIKED, NO_EVENTS, RATED, RETRACTED, Events, current
-from services.user_encoder.breaker import Breaker
+from services.common.breaker import Breaker
 from services.user_encoder.last_known import LastKnown
 from services.user_encoder.stores.base import UserWrite, add
 from tests.encoder_rigs import Row, events
@@ -205,7 +205,7 @@ def test_it_recalls_what_a_plain_memory_does(taken: list[Step]) -> None:
 
 def test_the_breaker_opens_after_five_failures_in_a_row_and_tells_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    breaker = Breaker("the feature store")
+    breaker = Breaker("the feature store", "people are encoded without it")
     for number in range(4):
         breaker.failed("it is down", float(number))
     breaker.succeeded()
@@ -223,7 +223,7 @@ def test_the_breaker_opens_after_five_failures_in_a_row_and_tells_once(caplog: p
 
 def test_one_read_is_let_through_now_and_then_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    breaker = Breaker("the feature store")
+    breaker = Breaker("the feature store", "people are encoded without it")
     for _ in range(5):
         breaker.failed("it is down", 10.0)
     assert [breaker.lets_through(now) for now in (10.4, 10.5, 10.5, 10.9, 11.0, 11.1)] == [

@@ -121,7 +121,7 @@ async def test_sqlite_that_cannot_be_read(rig: EncoderRig, file: Path, caplog: p
     assert (state.refused_writes, "no such table: people" in state.last_error) == (1, True)
     rename_table(file, "lost", "people")
     await recovered(rig)
-    told = [record.levelname for record in caplog.records if record.name == "services.user_encoder.breaker"]
+    told = [record.levelname for record in caplog.records if record.name == "services.common.breaker"]
     assert told == ["ERROR"], "one line an outage; that it ended is said at INFO"
 
 

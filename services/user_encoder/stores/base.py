@@ -12,6 +12,11 @@ import numpy as np
 from marquee.errors import StoreUnavailable
 from marquee.features import MAX_EVENTS, Events, union, union_newer, user_hash
 
+# What happens while a store cannot be read.
+MEANWHILE = (
+    "people are encoded from what this process remembers and what they send, which their answers say (source, degraded)"
+)
+
 
 class UserWrite(NamedTuple):
     """Holds events to add to one person's history, in the order of arrival.

@@ -27,7 +27,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from services.user_encoder.breaker import Breaker
+from services.common.breaker import Breaker
+from services.user_encoder.stores.base import MEANWHILE
 from services.user_encoder.stores.redis_url import RedisUrl
 
 _log = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ class Servers:
     def _note_failure(self, node: Node, error: Exception) -> None:
         """Has a Cluster's map read again where a node may be lost."""
         if self._url.cluster and isinstance(error, _LOST):
-            breaker = self._breakers.setdefault(node, Breaker(f"the Redis node at {node[0]}:{node[1]}"))
+            breaker = self._breakers.setdefault(node, Breaker(f"the Redis node at {node[0]}:{node[1]}", MEANWHILE))
             breaker.failed(f"{node[0]}:{node[1]}: {error}", time.monotonic())
             self._map_soon()
 

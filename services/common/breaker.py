@@ -1,4 +1,4 @@
-"""A breaker: spares a store that does not answer, so that callers do not each wait for it."""
+"""A breaker: spares what does not answer, so that callers do not each wait for it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ _PAUSE_S = 0.5
 class Breaker:
     """Lets reads through until several in a row have failed; then one every half a second, until one succeeds.
 
-    `name` is of what is read. `now` is the monotonic clock, in seconds.
+    `name` is of what is read, `meanwhile` what is done until it can be. `now` is the monotonic clock, in seconds.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, meanwhile: str) -> None:
         self._name = name
+        self._meanwhile = meanwhile
         self._failures = 0
         self._next_try = 0.0
         self.last_error = ""
@@ -51,8 +52,5 @@ class Breaker:
         if self._failures == _OPENS_AFTER:
             self._next_try = now + _PAUSE_S
             _log.error(
-                "%s; %d reads in a row have failed: until one succeeds, people are encoded from what this process "
-                "remembers and what they send, which their answers say (source, degraded)",
-                message,
-                _OPENS_AFTER,
+                "%s; %d reads in a row have failed: until one succeeds, %s", message, _OPENS_AFTER, self._meanwhile
             )
