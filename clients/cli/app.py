@@ -99,7 +99,7 @@ def _similar(marquee: Recommender, options: argparse.Namespace) -> str:
 
 def _search(marquee: Recommender, options: argparse.Namespace) -> str:
     words = " ".join(options.words)
-    found = marquee.search(words, limit=options.k)
+    found = list(marquee.search(words, limit=options.k))
     if options.json:
         return output.as_json(found)
     if not found:

@@ -39,7 +39,7 @@ def ranked_table(ranked: RankedMovies, stream: TextIO) -> str:
     """Writes a ranked list as a table."""
     table = _table("#", "Title", "Year", "Genres", "Score", "Id")
     for item in ranked:
-        rank, score = str(item.rank), f"{item.score:.3f}"
+        rank, score = str(item.rank), "–" if item.score is None else f"{item.score:.3f}"
         table.add_row(
             rank, item.movie.title, _or_dash(item.movie.year), _list(item.movie.genres), score, _id(item.movie)
         )

@@ -41,7 +41,7 @@ def tell(marquee: Recommender, known_users: Iterable[str], console: Console) -> 
 
 def _has_history(marquee: Recommender, user: str) -> bool:
     try:
-        return bool(marquee.history(user))
+        return next(marquee.history(user), None) is not None
     except (UserUnknown, InvalidRequest):
         # The import skipped an id that no request may carry.
         return False
@@ -90,8 +90,8 @@ def _another(marquee: Recommender, likes: Sequence[Movie], before: Recommendatio
 
 
 def _find(marquee: Recommender, titles: Sequence[str]) -> list[Movie]:
-    found = [marquee.search(title, limit=1) for title in titles]
-    movies = list({movies[0].movie_id: movies[0] for movies in found if movies}.values())
+    found = (movie for title in titles for movie in marquee.search(title, limit=1))
+    movies = list({movie.movie_id: movie for movie in found}.values())
     if len(movies) >= 2:
         return movies
     # A catalogue without the classics: whatever people without a history are shown.

@@ -6,28 +6,44 @@
         for item in marquee.recommend("42", k=5, genres=["Comedy"]):
             print(item.rank, item.movie, item.score)
 
-`AsyncRecommender` has the same methods as coroutines. Whatever fails is a `MarqueeError`; no `grpc.RpcError` escapes.
+`AsyncRecommender` has the same methods as coroutines, and as asynchronous iterators where these are iterators. Whatever
+fails is a `MarqueeError`; no `grpc.RpcError` escapes.
 How calls are retried and spread over replicas is data, in `service_config.json`; `channels` says what its fields mean.
 """
 
+from marquee.client.experiments import arm
 from marquee.client.recommender import AsyncRecommender, Recommender
 from marquee.client.values import (
+    BatchResult,
     BundleRole,
+    Contribution,
+    EncoderState,
     Event,
     EventKind,
+    ExplainedMovie,
+    Explanation,
+    Facet,
+    Facets,
     FeatureSource,
     Filters,
+    Forgotten,
+    ListOptions,
     LoadedBundle,
     Metric,
     Movie,
+    Person,
+    Quality,
     RankedMovies,
     Recommendation,
     Recommendations,
     Recorded,
     RecordFailure,
     ReplicaState,
+    SearchDebug,
+    SearchOptions,
     ShortReason,
     Status,
+    StoreState,
 )
 from marquee.errors import (
     ConfigError,
@@ -40,25 +56,37 @@ from marquee.errors import (
     SpaceNotLoaded,
     StoreUnavailable,
     Unavailable,
+    UserDeleted,
     UserUnknown,
 )
 
 __all__ = [
     "AsyncRecommender",
+    "BatchResult",
     "BundleRole",
     "ConfigError",
+    "Contribution",
     "DeadlineExceeded",
+    "EncoderState",
     "Event",
     "EventKind",
+    "ExplainedMovie",
+    "Explanation",
+    "Facet",
+    "Facets",
     "FeatureSource",
     "Filters",
+    "Forgotten",
     "InvalidRequest",
+    "ListOptions",
     "LoadedBundle",
     "MarqueeError",
     "Metric",
     "Movie",
     "MovieUnknown",
     "NotFound",
+    "Person",
+    "Quality",
     "RankedMovies",
     "Recommendation",
     "Recommendations",
@@ -67,10 +95,15 @@ __all__ = [
     "Recorded",
     "RemoteError",
     "ReplicaState",
+    "SearchDebug",
+    "SearchOptions",
     "ShortReason",
     "SpaceNotLoaded",
     "Status",
+    "StoreState",
     "StoreUnavailable",
     "Unavailable",
+    "UserDeleted",
     "UserUnknown",
+    "arm",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from collections.abc import Iterable, Iterator
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from google.rpc import code_pb2
@@ -12,9 +13,16 @@ from google.rpc import code_pb2
 from marquee.bundle.v1 import bundle_pb2
 from marquee.client.values import (
     BundleRole,
+    Contribution,
+    EncoderState,
     Event,
     EventKind,
+    ExplainedMovie,
+    Explanation,
+    Facet,
+    Facets,
     FeatureSource,
+    Forgotten,
     LoadedBundle,
     Metric,
     Movie,
@@ -23,7 +31,9 @@ from marquee.client.values import (
     Recommendations,
     RecordFailure,
     ReplicaState,
+    SearchDebug,
     ShortReason,
+    StoreState,
 )
 from marquee.errors import from_status
 from marquee.v1 import catalog_pb2, live_features_pb2, retriever_pb2, types_pb2, user_encoder_pb2
@@ -49,6 +59,7 @@ def movie(message: types_pb2.Movie) -> Movie:
         external_id=message.external_id or None,
         mean_rating=round(message.mean_rating, _DIGITS) if message.HasField("mean_rating") else None,
         rating_count=message.rating_count,
+        links=tuple(message.links),
     )
 
 
@@ -60,6 +71,7 @@ def recommendations(encoded: user_encoder_pb2.EncodeResponse, found: retriever_p
         space=found.space,
         bundle_id=found.bundle_id,
         short_reason=_known(ShortReason, found.short_reason),
+        debug=_debug(found),
         source=_known(FeatureSource, encoded.source),
         events_used=encoded.events_used,
         events_unknown=encoded.events_unknown,
@@ -70,6 +82,83 @@ def recommendations(encoded: user_encoder_pb2.EncodeResponse, found: retriever_p
     )
 
 
+def most_watched(message: catalog_pb2.TopMoviesResponse, k: int, as_of: dt.datetime) -> Recommendations:
+    """Reads the most watched movies as recommendations that were made without the encoder."""
+    ranked = (Recommendation(movie(one), None, rank) for rank, one in enumerate(message.movies, 1))
+    return Recommendations(
+        items=tuple(ranked),
+        request_id=message.request_id,
+        space="",
+        bundle_id=message.bundle_id,
+        short_reason=ShortReason.UNSPECIFIED if len(message.movies) == k else ShortReason.FILTER,
+        source=FeatureSource.TOP_MOVIES,
+        events_used=0,
+        events_unknown=0,
+        events_truncated=0,
+        as_of=as_of,
+        features_age_s=0.0,
+        degraded=True,
+    )
+
+
+def batched(
+    encoded: user_encoder_pb2.BatchEncodeResponse,
+    account: user_encoder_pb2.BatchEncodeResult,
+    searched: retriever_pb2.BatchSearchResponse,
+    found: retriever_pb2.BatchSearchResult,
+    details: Mapping[int, Movie],
+) -> Recommendations:
+    """Reads one person's part of a batch's answers; a movie that is not among `details` has its id alone."""
+    hits = enumerate(zip(found.movie_ids, found.scores, strict=True), 1)
+    ranked = (
+        Recommendation(details.get(movie_id) or Movie(movie_id, ""), round(score, _DIGITS), rank)
+        for rank, (movie_id, score) in hits
+    )
+    return Recommendations(
+        items=tuple(ranked),
+        request_id=searched.request_id,
+        space=searched.space,
+        bundle_id=searched.bundle_id,
+        short_reason=_known(ShortReason, found.short_reason),
+        source=_known(FeatureSource, account.source),
+        events_used=account.events_used,
+        events_unknown=account.events_unknown,
+        events_truncated=account.events_truncated,
+        as_of=_moment(encoded.as_of_ms),
+        features_age_s=account.features_age_ms / 1000,
+        degraded=account.degraded,
+    )
+
+
+def explanation(message: user_encoder_pb2.ExplainResponse) -> Explanation:
+    """Reads which events speak for and against movies."""
+    told = tuple(events(message.events))
+    scores = _floats(message.scores)
+    effects = _floats(message.contributions)
+    rows = [effects[start : start + len(told)] for start in range(0, len(effects), len(told) or 1)]
+    rows += [()] * (len(scores) - len(rows))
+    return Explanation(
+        movies=tuple(
+            ExplainedMovie(movie_id, round(score, _DIGITS), _contributions(told, row))
+            for movie_id, score, row in zip(message.movie_ids, scores, rows, strict=True)
+        ),
+        unknown=tuple(message.unknown_movie_ids),
+        request_id=message.request_id,
+        space=message.space,
+        bundle_id=message.bundle_id,
+        source=_known(FeatureSource, message.source),
+        events_used=message.events_used,
+        as_of=_moment(message.as_of_ms),
+        features_age_s=message.features_age_ms / 1000,
+        degraded=message.degraded,
+    )
+
+
+def _contributions(told: Sequence[Event], row: Sequence[float]) -> tuple[Contribution, ...]:
+    both = (Contribution(event, round(effect, _DIGITS)) for event, effect in zip(told, row, strict=True))
+    return tuple(sorted(both, key=lambda one: -one.effect))
+
+
 def ranked(found: retriever_pb2.SearchSimilarResponse) -> RankedMovies:
     """Reads the movies nearest to others."""
     return RankedMovies(
@@ -78,7 +167,29 @@ def ranked(found: retriever_pb2.SearchSimilarResponse) -> RankedMovies:
         space=found.space,
         bundle_id=found.bundle_id,
         short_reason=_known(ShortReason, found.short_reason),
+        debug=_debug(found),
     )
+
+
+def facets(message: catalog_pb2.GetFacetsResponse) -> Facets:
+    """Reads counts of movies."""
+    return Facets(
+        movies=message.movies,
+        genres=facet_list(message.genres),
+        decades=facet_list(message.decades),
+        languages=facet_list(message.languages),
+        bundle_id=message.bundle_id,
+    )
+
+
+def facet_list(messages: Iterable[catalog_pb2.Facet]) -> tuple[Facet, ...]:
+    """Reads values with their numbers of movies."""
+    return tuple(Facet(message.value, message.movies) for message in messages)
+
+
+def forgotten(message: live_features_pb2.DeleteUserResponse) -> Forgotten:
+    """Reads what was deleted."""
+    return Forgotten(_moment(message.deleted_at_ms), message.existed)
 
 
 def movies(message: catalog_pb2.BatchGetMoviesResponse) -> Iterator[Movie | None]:
@@ -118,6 +229,24 @@ def replica_state(message: types_pb2.ReplicaState) -> ReplicaState:
     )
 
 
+def encoder_state(message: user_encoder_pb2.GetModelResponse) -> EncoderState:
+    """Reads an encoder's state."""
+    state, store = replica_state(message.state), message.store
+    return EncoderState(
+        bundles=state.bundles,
+        generation=state.generation,
+        reload_error=state.reload_error,
+        store=StoreState(
+            kind=store.kind,
+            reachable=store.reachable,
+            last_error=store.last_error or None,
+            stale_answers=store.stale_answers,
+            blind_answers=store.blind_answers,
+            refused_writes=store.refused_writes,
+        ),
+    )
+
+
 def _loaded_bundle(message: types_pb2.LoadedBundle) -> LoadedBundle:
     return LoadedBundle(
         space=message.space,
@@ -147,9 +276,29 @@ def _metric(message: bundle_pb2.Metric) -> Metric:
 
 def _items(found: retriever_pb2.SearchResponse | retriever_pb2.SearchSimilarResponse) -> tuple[Recommendation, ...]:
     hits: Iterable[tuple[types_pb2.Movie, float]] = zip(found.movies, found.scores, strict=True)
+    vectors = _vectors(found.vectors, len(found.scores))
     return tuple(
-        Recommendation(movie(details), round(score, _DIGITS), rank) for rank, (details, score) in enumerate(hits, 1)
+        Recommendation(movie(details), round(score, _DIGITS), rank, vectors[rank - 1] if vectors else None)
+        for rank, (details, score) in enumerate(hits, 1)
     )
+
+
+def _vectors(packed: bytes, count: int) -> list[tuple[float, ...]]:
+    if not packed:
+        return []
+    size = len(packed) // count
+    return [_floats(packed[start : start + size]) for start in range(0, len(packed), size)]
+
+
+def _floats(packed: bytes) -> tuple[float, ...]:
+    return struct.unpack(f"<{len(packed) // 4}f", packed)
+
+
+def _debug(found: retriever_pb2.SearchResponse | retriever_pb2.SearchSimilarResponse) -> SearchDebug | None:
+    if not found.HasField("debug"):
+        return None
+    said = found.debug
+    return SearchDebug(said.candidates, said.matching, said.path, said.filter_us, said.search_us, said.finish_us)
 
 
 def _known(kinds: type[E], number: object) -> E:

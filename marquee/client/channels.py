@@ -72,7 +72,7 @@ class Settings(NamedTuple):
 
 def settings(encoder: str, retriever: str, deadline_s: float, connections: int) -> Settings:
     """Checks what a Recommender is made with; raises ConfigError with the cure."""
-    if not (math.isfinite(deadline_s) and deadline_s > 0):
+    if not is_deadline(deadline_s):
         raise ConfigError(f"deadline_s is {deadline_s}; give a number of seconds above 0", field="deadline_s")
     if connections < 1:
         raise ConfigError(f"connections is {connections}; give at least 1", field="connections")
@@ -81,6 +81,11 @@ def settings(encoder: str, retriever: str, deadline_s: float, connections: int) 
         Service.RETRIEVER: _address("retriever", retriever),
     }
     return Settings(addresses, deadline_s, connections)
+
+
+def is_deadline(seconds: float) -> bool:
+    """Says whether a number of seconds can be a deadline."""
+    return math.isfinite(seconds) and seconds > 0
 
 
 def _address(name: str, address: str) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Unpack
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from marquee.client.values import Event, Filters
+from marquee.client.values import Event, Filters, ListOptions, Person, Quality, SearchOptions
 from marquee.errors import InvalidRequest
 from marquee.v1 import catalog_pb2, live_features_pb2, retriever_pb2, types_pb2, user_encoder_pb2
 
@@ -32,11 +35,10 @@ def encode(
     user_id: str, events: Sequence[Event], as_of: dt.datetime | None, allow_cold_start: bool, request_id: str
 ) -> user_encoder_pb2.EncodeRequest:
     """Builds Encode's request; events without a time happen at `as_of`."""
-    as_of_ms = 0 if as_of is None else to_ms(as_of, "as_of")
+    as_of_ms = _as_of_ms(as_of)
     return user_encoder_pb2.EncodeRequest(
         user_id=_text("user_id", user_id),
-        # "Now" would lie after a past as_of, and the encoder reads nothing from after it. A future one stays "now".
-        events=_columns(events, as_of_ms if as_of_ms < clock_ms() else 0),
+        events=_columns(events, _untimed_ms(as_of_ms)),
         as_of_ms=as_of_ms,
         allow_cold_start=allow_cold_start,
         request_id=request_id,
@@ -44,26 +46,85 @@ def encode(
 
 
 @_sendable()
-def search(k: int, filters: Filters, request_id: str) -> retriever_pb2.SearchRequest:
-    """Builds Search's request but for what Encode will answer: vector, space and seen movies."""
-    return retriever_pb2.SearchRequest(
-        k=k, filter=_movie_filter(**filters), details=_ALL_DETAILS, request_id=request_id
+def batch_encode(
+    as_of: dt.datetime | None, allow_cold_start: bool, request_id: str
+) -> user_encoder_pb2.BatchEncodeRequest:
+    """Builds BatchEncode's request but for its people."""
+    return user_encoder_pb2.BatchEncodeRequest(
+        as_of_ms=_as_of_ms(as_of), allow_cold_start=allow_cold_start, request_id=request_id
     )
 
 
 @_sendable()
+def batch_item(person: Person, as_of: dt.datetime | None) -> user_encoder_pb2.BatchEncodeItem:
+    """Builds one person of BatchEncode's request."""
+    return user_encoder_pb2.BatchEncodeItem(
+        user_id=_text("user_id", person.user_id), events=_columns(person.events, _untimed_ms(_as_of_ms(as_of)))
+    )
+
+
+@_sendable()
+def explain(
+    user_id: str,
+    movie_ids: Sequence[int],
+    events: Sequence[Event],
+    as_of: dt.datetime | None,
+    max_events: int,
+    request_id: str,
+) -> user_encoder_pb2.ExplainRequest:
+    """Builds Explain's request."""
+    as_of_ms = _as_of_ms(as_of)
+    return user_encoder_pb2.ExplainRequest(
+        user_id=_text("user_id", user_id),
+        movie_ids=movie_ids,
+        events=_columns(events, _untimed_ms(as_of_ms)),
+        as_of_ms=as_of_ms,
+        max_events=max_events,
+        request_id=request_id,
+    )
+
+
+@_sendable()
+def search(k: int, options: SearchOptions, request_id: str) -> retriever_pb2.SearchRequest:
+    """Builds Search's request but for what Encode will answer: vector, space and seen movies."""
+    chosen, filters = _split(**options)
+    return retriever_pb2.SearchRequest(k=k, filter=filters, details=_ALL_DETAILS, request_id=request_id, options=chosen)
+
+
+@_sendable()
+def batch_query(k: int, options: ListOptions) -> retriever_pb2.BatchSearchQuery:
+    """Builds a query of BatchSearch but for what BatchEncode will answer: vector and seen movies."""
+    chosen, filters = _split(**options)
+    return retriever_pb2.BatchSearchQuery(k=k, filter=filters, options=chosen)
+
+
+@_sendable()
 def similar(
-    movie_ids: Sequence[int], unlike: Sequence[int], k: int, filters: Filters, request_id: str
+    movie_ids: Sequence[int], unlike: Sequence[int], k: int, options: SearchOptions, request_id: str
 ) -> retriever_pb2.SearchSimilarRequest:
     """Builds SearchSimilar's request."""
+    chosen, filters = _split(**options)
     return retriever_pb2.SearchSimilarRequest(
         movie_ids=movie_ids,
         negative_movie_ids=unlike,
         k=k,
-        filter=_movie_filter(**filters),
+        filter=filters,
         details=_ALL_DETAILS,
         request_id=request_id,
+        options=chosen,
     )
+
+
+@_sendable()
+def top_movies(k: int, filters: Filters, request_id: str) -> catalog_pb2.TopMoviesRequest:
+    """Builds TopMovies' request."""
+    return catalog_pb2.TopMoviesRequest(k=k, filter=_movie_filter(**filters), request_id=request_id)
+
+
+@_sendable()
+def get_facets(filters: Filters) -> catalog_pb2.GetFacetsRequest:
+    """Builds GetFacets' request."""
+    return catalog_pb2.GetFacetsRequest(filter=_movie_filter(**filters))
 
 
 @_sendable()
@@ -105,6 +166,20 @@ def get_history(user_id: str, page_size: int, page_token: str) -> live_features_
     )
 
 
+@_sendable()
+def delete_user(user_id: str) -> live_features_pb2.DeleteUserRequest:
+    """Builds DeleteUser's request."""
+    return live_features_pb2.DeleteUserRequest(user_id=_text("user_id", user_id))
+
+
+def packed(movie_ids: Iterable[int]) -> bytes:
+    """Packs movie ids as Encode answers them in `seen`: int64, little-endian, ascending."""
+    ids = array("q", sorted(set(movie_ids)))
+    if sys.byteorder == "big":
+        ids.byteswap()
+    return ids.tobytes()
+
+
 def clock_ms() -> int:
     """Reads the clock, in UTC milliseconds."""
     return time.time_ns() // 1_000_000
@@ -122,6 +197,16 @@ def to_ms(moment: dt.datetime, field: str) -> int:
     if milliseconds <= 0:
         raise InvalidRequest(f"{field} is {moment.isoformat()}; give a moment after 1970-01-01", field=field)
     return milliseconds
+
+
+def _as_of_ms(as_of: dt.datetime | None) -> int:
+    return 0 if as_of is None else to_ms(as_of, "as_of")
+
+
+def _untimed_ms(as_of_ms: int) -> int:
+    """Says when events without a time happened."""
+    # "Now" would lie after a past as_of, and the encoder reads nothing from after it. A future one stays "now".
+    return as_of_ms if as_of_ms < clock_ms() else 0
 
 
 def _columns(events: Sequence[Event], untimed_ms: int) -> types_pb2.EventColumns:
@@ -153,6 +238,30 @@ def _movie_key(key: int | str) -> catalog_pb2.MovieKey:
     if isinstance(key, str):
         return catalog_pb2.MovieKey(external_id=key)
     return catalog_pb2.MovieKey(movie_id=key)
+
+
+def _split(
+    *,
+    min_score: float | None = None,
+    quality: Quality = Quality.UNSPECIFIED,
+    diversity: float = 0.0,
+    max_per_genre: int = 0,
+    max_per_director: int = 0,
+    vectors: bool = False,
+    debug: bool = False,
+    **filters: Unpack[Filters],
+) -> tuple[retriever_pb2.SearchOptions | None, types_pb2.MovieFilter]:
+    """Takes what a list is to be apart from which movies may be in it; None where nothing is asked for."""
+    options = retriever_pb2.SearchOptions(
+        min_score=min_score,
+        quality=quality.value,
+        diversity=diversity,
+        max_per_genre=max_per_genre,
+        max_per_director=max_per_director,
+        vectors=vectors,
+        debug=debug,
+    )
+    return (options if options.ByteSize() else None), _movie_filter(**filters)
 
 
 def _movie_filter(

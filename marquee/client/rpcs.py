@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -47,8 +47,17 @@ class Call(NamedTuple):
     request: Message
 
 
+class Page(NamedTuple, Generic[R]):
+    """Is one page of a longer answer; `next_token` asks for the page after, and is empty at the last."""
+
+    items: Sequence[R]
+    next_token: str = ""
+
+
 # A method of the SDK without its input and output: yields calls, receives answers, returns the result.
 Flow: TypeAlias = Generator[Call, Any, R]
+# A method that answers page by page: yields a flow for each page, receives that page.
+Pages: TypeAlias = Generator[Flow[Page[R]], Page[R], None]
 
 
 def call(rpc: Rpc[Q, A], request: Q) -> Flow[A]:
@@ -60,6 +69,12 @@ def call(rpc: Rpc[Q, A], request: Q) -> Flow[A]:
 ENCODE: Rpc[user_encoder_pb2.EncodeRequest, user_encoder_pb2.EncodeResponse] = Rpc(
     Service.USER_ENCODER, UserEncoderServiceStub, "Encode"
 )
+BATCH_ENCODE: Rpc[user_encoder_pb2.BatchEncodeRequest, user_encoder_pb2.BatchEncodeResponse] = Rpc(
+    Service.USER_ENCODER, UserEncoderServiceStub, "BatchEncode"
+)
+EXPLAIN: Rpc[user_encoder_pb2.ExplainRequest, user_encoder_pb2.ExplainResponse] = Rpc(
+    Service.USER_ENCODER, UserEncoderServiceStub, "Explain"
+)
 GET_MODEL: Rpc[user_encoder_pb2.GetModelRequest, user_encoder_pb2.GetModelResponse] = Rpc(
     Service.USER_ENCODER, UserEncoderServiceStub, "GetModel"
 )
@@ -69,8 +84,14 @@ RECORD_EVENTS: Rpc[live_features_pb2.RecordEventsRequest, live_features_pb2.Reco
 GET_HISTORY: Rpc[live_features_pb2.GetHistoryRequest, live_features_pb2.GetHistoryResponse] = Rpc(
     Service.USER_ENCODER, LiveFeaturesServiceStub, "GetHistory"
 )
+DELETE_USER: Rpc[live_features_pb2.DeleteUserRequest, live_features_pb2.DeleteUserResponse] = Rpc(
+    Service.USER_ENCODER, LiveFeaturesServiceStub, "DeleteUser"
+)
 SEARCH: Rpc[retriever_pb2.SearchRequest, retriever_pb2.SearchResponse] = Rpc(
     Service.RETRIEVER, RetrieverServiceStub, "Search"
+)
+BATCH_SEARCH: Rpc[retriever_pb2.BatchSearchRequest, retriever_pb2.BatchSearchResponse] = Rpc(
+    Service.RETRIEVER, RetrieverServiceStub, "BatchSearch"
 )
 SEARCH_SIMILAR: Rpc[retriever_pb2.SearchSimilarRequest, retriever_pb2.SearchSimilarResponse] = Rpc(
     Service.RETRIEVER, RetrieverServiceStub, "SearchSimilar"
@@ -84,19 +105,35 @@ GET_MOVIE: Rpc[catalog_pb2.GetMovieRequest, catalog_pb2.GetMovieResponse] = Rpc(
 BATCH_GET_MOVIES: Rpc[catalog_pb2.BatchGetMoviesRequest, catalog_pb2.BatchGetMoviesResponse] = Rpc(
     Service.RETRIEVER, CatalogServiceStub, "BatchGetMovies"
 )
+TOP_MOVIES: Rpc[catalog_pb2.TopMoviesRequest, catalog_pb2.TopMoviesResponse] = Rpc(
+    Service.RETRIEVER, CatalogServiceStub, "TopMovies"
+)
+LIST_GENRES: Rpc[catalog_pb2.ListGenresRequest, catalog_pb2.ListGenresResponse] = Rpc(
+    Service.RETRIEVER, CatalogServiceStub, "ListGenres"
+)
+GET_FACETS: Rpc[catalog_pb2.GetFacetsRequest, catalog_pb2.GetFacetsResponse] = Rpc(
+    Service.RETRIEVER, CatalogServiceStub, "GetFacets"
+)
 SEARCH_MOVIES: Rpc[catalog_pb2.SearchMoviesRequest, catalog_pb2.SearchMoviesResponse] = Rpc(
     Service.RETRIEVER, CatalogServiceStub, "SearchMovies"
 )
 
 RPCS: tuple[Rpc[Any, Any], ...] = (
     ENCODE,
+    BATCH_ENCODE,
+    EXPLAIN,
     GET_MODEL,
     RECORD_EVENTS,
     GET_HISTORY,
+    DELETE_USER,
     SEARCH,
+    BATCH_SEARCH,
     SEARCH_SIMILAR,
     GET_INDEX,
     GET_MOVIE,
     BATCH_GET_MOVIES,
+    TOP_MOVIES,
+    LIST_GENRES,
+    GET_FACETS,
     SEARCH_MOVIES,
 )

@@ -27,13 +27,18 @@ class EventKind(enum.Enum):
 
 
 class FeatureSource(enum.Enum):
-    """Says where the events behind a recommendation came from; UNSPECIFIED is one that this SDK is too old to name."""
+    """Says where the events behind a recommendation came from; UNSPECIFIED is one that this SDK is too old to name.
+
+    TOP_MOVIES: from nowhere. The encoder was away, and the list is of the most watched movies, the same for everybody.
+    """
 
     UNSPECIFIED = user_encoder_pb2.FEATURE_SOURCE_UNSPECIFIED
     STORE = user_encoder_pb2.FEATURE_SOURCE_STORE
     REQUEST = user_encoder_pb2.FEATURE_SOURCE_REQUEST
     COLD_START = user_encoder_pb2.FEATURE_SOURCE_COLD_START
     STALE = user_encoder_pb2.FEATURE_SOURCE_STALE
+    # Never sent: the SDK's own, for a list that was made without the encoder.
+    TOP_MOVIES = -1
 
 
 class ShortReason(enum.Enum):
@@ -54,6 +59,15 @@ class BundleRole(enum.Enum):
     ACTIVE = types_pb2.BUNDLE_ROLE_ACTIVE
     STANDBY = types_pb2.BUNDLE_ROLE_STANDBY
     RETIRING = types_pb2.BUNDLE_ROLE_RETIRING
+
+
+class Quality(enum.Enum):
+    """Says how hard to look for the nearest movies; with an exact index all are alike."""
+
+    UNSPECIFIED = retriever_pb2.QUALITY_UNSPECIFIED
+    EXACT = retriever_pb2.QUALITY_EXACT
+    BALANCED = retriever_pb2.QUALITY_BALANCED
+    FAST = retriever_pb2.QUALITY_FAST
 
 
 class Filters(TypedDict, total=False):
@@ -80,6 +94,31 @@ class Filters(TypedDict, total=False):
     rating_count_max: int | None
 
 
+class ListOptions(Filters, total=False):
+    """Names the filters, and what else a list is to be, as keyword arguments.
+
+    `min_score`: drops movies below this cosine. `quality`: how hard to look. `diversity`: 0 to 1, trades nearness for
+    variety (maximal marginal relevance); the order is then that of picking. `max_per_genre`, `max_per_director`: at
+    most so many movies of any one; 0 is no cap.
+    """
+
+    min_score: float | None
+    quality: Quality
+    diversity: float
+    max_per_genre: int
+    max_per_director: int
+
+
+class SearchOptions(ListOptions, total=False):
+    """Names all that can be said of one list.
+
+    `vectors` sends each movie's vector, `debug` says how the list came about.
+    """
+
+    vectors: bool
+    debug: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Is one thing that a person did.
@@ -98,7 +137,8 @@ class Event:
 class Movie:
     """Is one movie as a screen shows it; what is not known is None or empty, never a placeholder.
 
-    `title` is without the year. `external_id` is "source:id", `language` ISO 639-1, `mean_rating` in stars.
+    `title` is without the year. `external_id` is "source:id", `language` ISO 639-1, `mean_rating` in stars, `links` are
+    URLs of pages elsewhere.
     """
 
     movie_id: int
@@ -113,6 +153,7 @@ class Movie:
     external_id: str | None = field(default=None, repr=False)
     mean_rating: float | None = field(default=None, repr=False)
     rating_count: int = field(default=0, repr=False)
+    links: tuple[str, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         return self.title if self.year is None else f"{self.title} ({self.year})"
@@ -120,25 +161,55 @@ class Movie:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """Is one movie of a ranked list: `rank` from 1, `score` the cosine, -1 to 1."""
+    """Is one movie of a ranked list: `rank` from 1, `score` the cosine, -1 to 1.
+
+    `score` is None in a list of the most watched movies (source TOP_MOVIES). `vector` is set where it was asked for.
+    """
 
     movie: Movie
-    score: float
+    score: float | None
     rank: int
+    vector: tuple[float, ...] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        return f"{self.rank:>3}. {self.movie}  {self.score:.3f}"
+        listed = f"{self.rank:>3}. {self.movie}"
+        return listed if self.score is None else f"{listed}  {self.score:.3f}"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchDebug:
+    """Says how a list came about.
+
+    `candidates` are the index's movies, `matching` those of them that pass the filter and are not excluded or blocked;
+    `path` is what looked for them. Times in microseconds.
+    """
+
+    candidates: int
+    matching: int
+    path: str
+    filter_us: int
+    search_us: int
+    finish_us: int
 
 
 @dataclass(frozen=True, slots=True)
 class RankedMovies:
-    """Is a list of movies, best first, with the space and the bundle that it was found in."""
+    """Is a list of movies, best first, with the space and the bundle that it was found in.
+
+    `debug` is set where it was asked for.
+    """
 
     items: tuple[Recommendation, ...]
     request_id: str
     space: str
     bundle_id: str
     short_reason: ShortReason
+    debug: SearchDebug | None = field(default=None, kw_only=True, repr=False)
+
+    @property
+    def movie_ids(self) -> tuple[int, ...]:
+        """Is the ids of the movies, best first."""
+        return tuple(item.movie.movie_id for item in self.items)
 
     def __iter__(self) -> Iterator[Recommendation]:
         return iter(self.items)
@@ -155,8 +226,9 @@ class Recommendations(RankedMovies):
     """Is a list of movies for a person, with an account of the events that it rests on.
 
     `events_used` were read by the tower, `events_unknown` are of movies that the space does not know,
-    `events_truncated` gave way to newer ones. Ages were measured from `as_of`. `degraded`: the store of people's events
-    could not be read, so some may be missing; what is known of it is `features_age_s` old.
+    `events_truncated` gave way to newer ones. Ages were measured from `as_of`. `degraded`: the list is not all that it
+    could be. With source TOP_MOVIES the encoder was away, and nobody's events count; with any other, the store of
+    people's events could not be read, so some may be missing, and what is known of it is `features_age_s` old.
     """
 
     source: FeatureSource
@@ -166,6 +238,102 @@ class Recommendations(RankedMovies):
     as_of: dt.datetime
     features_age_s: float
     degraded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Is one person of a batch: an id, events, or both, as `recommend` takes them."""
+
+    user_id: str = ""
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """Is what became of one person of a batch: recommendations, or the error that stands in their place."""
+
+    person: Person
+    recommendations: Recommendations | None
+    error: MarqueeError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """Says what one event does for a movie: the movie's score less its score without the event.
+
+    Above 0 the event speaks for the movie, below 0 against it.
+    """
+
+    event: Event
+    effect: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedMovie:
+    """Is a movie's score for a person, a cosine, and what each event does for it, what speaks most for it first.
+
+    The effects need not add up to the score.
+    """
+
+    movie_id: int
+    score: float
+    contributions: tuple[Contribution, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Says which of a person's events speak for and against movies.
+
+    `movies` are those that the space knows, in the order asked, `unknown` the ids of the others. The rest is as in
+    `Recommendations`.
+    """
+
+    movies: tuple[ExplainedMovie, ...]
+    unknown: tuple[int, ...]
+    request_id: str
+    space: str
+    bundle_id: str
+    source: FeatureSource
+    events_used: int
+    as_of: dt.datetime
+    features_age_s: float
+    degraded: bool
+
+    def __iter__(self) -> Iterator[ExplainedMovie]:
+        return iter(self.movies)
+
+    def __len__(self) -> int:
+        return len(self.movies)
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """Is a genre, a decade ("1990") or a language, and how many movies have it."""
+
+    value: str
+    movies: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """Counts the movies that pass a filter; `decades` latest first, the others largest first."""
+
+    movies: int
+    genres: tuple[Facet, ...]
+    decades: tuple[Facet, ...]
+    languages: tuple[Facet, ...]
+    bundle_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Says that a person's events are deleted: those dated up to `deleted_at` are refused from now on.
+
+    `existed`: there were some.
+    """
+
+    deleted_at: dt.datetime
+    existed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +391,31 @@ class ReplicaState:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreState:
+    """Is the store of people's events as one encoder sees it; counts are since that started.
+
+    `kind`: "sqlite" or "redis". `last_error`: what it said when it was last unreachable, None if it never was.
+    `stale_answers` were made from memory, `blind_answers` without stored events, because it could not be read.
+    """
+
+    kind: str
+    reachable: bool
+    last_error: str | None
+    stale_answers: int
+    blind_answers: int
+    refused_writes: int
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderState(ReplicaState):
+    """Is what one encoder has loaded, and its store."""
+
+    store: StoreState
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Is the state of one replica of each service: those that happened to answer."""
 
-    encoder: ReplicaState
+    encoder: EncoderState
     retriever: ReplicaState

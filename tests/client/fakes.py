@@ -211,7 +211,9 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer, catalog_pb2_grpc.Ca
         raise NotImplementedError
 
     async def TopMovies(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
+        found = [MOVIES[3], MOVIES[1]][: request.k]
+        canned = catalog_pb2.TopMoviesResponse(movies=found, bundle_id="c" * 8, request_id=request.request_id)
+        return await self._fake.answer("TopMovies", request, context, canned)
 
 
 @asynccontextmanager
@@ -262,7 +264,7 @@ def hanging() -> tuple[Act, asyncio.Event]:
 
 
 class Ask(Protocol):
-    """Calls a method of a client by name and waits for what it returns, whichever kind the client is."""
+    """Calls a method of a client by name and waits for what it returns or iterates over, whichever kind it is."""
 
     def __call__(self, method: str, /, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
 
@@ -275,15 +277,20 @@ class MakeClient(Protocol):
 
 def blocking(client: Recommender) -> Ask:
     async def ask(method: str, /, *args: Any, **kwargs: Any) -> Any:
+        def call() -> Any:
+            answer = getattr(client, method)(*args, **kwargs)
+            return tuple(answer) if isinstance(answer, Iterator) else answer
+
         # In a thread, because the servers run in this one.
-        return await asyncio.to_thread(getattr(client, method), *args, **kwargs)
+        return await asyncio.to_thread(call)
 
     return ask
 
 
 def awaitable(client: AsyncRecommender) -> Ask:
     async def ask(method: str, /, *args: Any, **kwargs: Any) -> Any:
-        return await getattr(client, method)(*args, **kwargs)
+        answer = getattr(client, method)(*args, **kwargs)
+        return tuple([item async for item in answer]) if isinstance(answer, AsyncIterator) else await answer
 
     return ask
 

@@ -391,7 +391,7 @@ class TestErrors:
             r"Start it with python -m services\.user_encoder"
         )
         with pytest.raises(errors.Unavailable, match=expected) as caught:
-            await client("recommend", "42")
+            await client("recommend", "42", fallback=False)
         assert type(caught.value) is errors.Unavailable
         assert isinstance(caught.value.__cause__, grpc.RpcError)
         with pytest.raises(errors.Unavailable, match=rf"no retriever answers at {nobody}"):
@@ -421,7 +421,7 @@ class TestRetries:
     async def test_a_third_failure_is_the_last(self, client: Ask, services: Services) -> None:
         services.fake.then("Encode", *[errors.StoreUnavailable(f"busy {n}") for n in range(3)])
         with pytest.raises(errors.StoreUnavailable, match="busy 2"):
-            await client("recommend", "42")
+            await client("recommend", "42", fallback=False)
         assert services.fake.names() == ["Encode"] * 3
 
     async def test_other_errors_are_not_tried_again(self, client: Ask, services: Services) -> None:

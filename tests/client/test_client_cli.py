@@ -146,7 +146,7 @@ class TestOtherCommands:
 
 class TestErrors:
     async def test_nobody_listening(self, cli: RunCli, nobody: str) -> None:
-        done = await cli("recommend", "42", "--encoder", nobody)
+        done = await cli("recommend", "42", "--encoder", nobody, "--no-fallback")
         assert (done.code, done.out) == (1, "")
         assert done.err == (
             f"python -m clients.cli: error: no user_encoder answers at {nobody} (Connection refused): is it running? "

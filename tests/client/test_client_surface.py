@@ -19,6 +19,7 @@ from marquee.client import (
     EventKind,
     FeatureSource,
     Movie,
+    Quality,
     Recommendation,
     Recommendations,
     Recommender,
@@ -34,9 +35,16 @@ from marquee.v1 import (
 )
 
 ENCODER, RETRIEVER = "127.0.0.1:50051", "127.0.0.1:50052"
+ITERATORS = ["batch", "history", "search"]
 METHODS = [
+    "batch",
     "close",
     "dislike",
+    "encoder_state",
+    "explain",
+    "facets",
+    "forget",
+    "genres",
     "history",
     "like",
     "movie",
@@ -44,29 +52,43 @@ METHODS = [
     "rate",
     "recommend",
     "record",
+    "retract",
+    "retriever_state",
     "search",
     "similar",
     "status",
+    "top",
 ]
 
 
 def test_all_is_this_list() -> None:
     assert marquee.client.__all__ == [
         "AsyncRecommender",
+        "BatchResult",
         "BundleRole",
         "ConfigError",
+        "Contribution",
         "DeadlineExceeded",
+        "EncoderState",
         "Event",
         "EventKind",
+        "ExplainedMovie",
+        "Explanation",
+        "Facet",
+        "Facets",
         "FeatureSource",
         "Filters",
+        "Forgotten",
         "InvalidRequest",
+        "ListOptions",
         "LoadedBundle",
         "MarqueeError",
         "Metric",
         "Movie",
         "MovieUnknown",
         "NotFound",
+        "Person",
+        "Quality",
         "RankedMovies",
         "Recommendation",
         "Recommendations",
@@ -75,12 +97,17 @@ def test_all_is_this_list() -> None:
         "Recorded",
         "RemoteError",
         "ReplicaState",
+        "SearchDebug",
+        "SearchOptions",
         "ShortReason",
         "SpaceNotLoaded",
         "Status",
+        "StoreState",
         "StoreUnavailable",
         "Unavailable",
+        "UserDeleted",
         "UserUnknown",
+        "arm",
     ]
     assert all(hasattr(marquee.client, name) for name in marquee.client.__all__)
 
@@ -93,10 +120,11 @@ def test_both_classes_have_these_methods(cls: type) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_both_classes_share_signature_and_docstring(name: str) -> None:
     one, other = getattr(Recommender, name), getattr(AsyncRecommender, name)
-    assert inspect.signature(one) == inspect.signature(other)
+    assert inspect.signature(one).parameters == inspect.signature(other).parameters
     assert one.__doc__ == other.__doc__
     assert one.__doc__
-    assert inspect.iscoroutinefunction(other)
+    assert inspect.isasyncgenfunction(other) if name in ITERATORS else inspect.iscoroutinefunction(other)
+    assert inspect.isgeneratorfunction(one) == (name in ITERATORS)
     assert not inspect.iscoroutinefunction(one)
     assert (one.__qualname__, other.__qualname__) == (f"Recommender.{name}", f"AsyncRecommender.{name}")
 
@@ -104,7 +132,8 @@ def test_both_classes_share_signature_and_docstring(name: str) -> None:
 def test_a_bound_method_shows_every_argument_but_self() -> None:
     with Recommender(ENCODER, RETRIEVER) as client:
         assert str(inspect.signature(client.like)) == (
-            "(user_id: 'str', movie_id: 'int', *, time: 'dt.datetime | None' = None, request_id: 'str' = '') -> 'None'"
+            "(user_id: 'str', movie_id: 'int', *, time: 'dt.datetime | None' = None, request_id: 'str' = '', "
+            "deadline_s: 'float | None' = None) -> 'None'"
         )
 
 
@@ -115,10 +144,12 @@ def test_a_bound_method_shows_every_argument_but_self() -> None:
         (FeatureSource, user_encoder_pb2.FeatureSource, "FEATURE_SOURCE_"),
         (ShortReason, retriever_pb2.ShortReason, "SHORT_REASON_"),
         (BundleRole, types_pb2.BundleRole, "BUNDLE_ROLE_"),
+        (Quality, retriever_pb2.Quality, "QUALITY_"),
     ],
 )
 def test_enums_name_what_the_contract_names(ours: type, wire: type, prefix: str) -> None:
-    assert {prefix + one.name: one.value for one in ours} == dict(wire.items())  # type: ignore[attr-defined]
+    named = {prefix + one.name: one.value for one in ours if one is not FeatureSource.TOP_MOVIES}  # never sent  # type: ignore[attr-defined]
+    assert named == dict(wire.items())  # type: ignore[attr-defined]
 
 
 def test_the_retry_policy_covers_every_service() -> None:
