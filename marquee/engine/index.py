@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import faiss
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from marquee.bundle.format import INDEX, ITEM_VECTORS, MOVIE_IDS, Bundle
 from marquee.bundle.probes import TOP, read_probes
@@ -38,6 +39,10 @@ _MOST_WALKED_OVER = 1000
 _ALWAYS_SCANNED = 250
 # Rows that are gathered at once: 16 MB of 64 dimensions.
 _BLOCK = 1 << 16
+# Queries that are compared in one matrix product: more gain little. And its multiplications, about half a millisecond,
+# after which other calls get their turn.
+_TOGETHER = 16
+_PRODUCT = _TOGETHER * 10_000 * 64
 # Share of the probes' movies that an index must find, to be taken for the one that was exported.
 _PROBES_FOUND = 0.8
 
@@ -55,6 +60,11 @@ class Hits(NamedTuple):
 def use_threads(threads: int) -> None:
     """Sets how many threads FAISS may use when the calling thread searches; OpenMP keeps this for each thread."""
     faiss.omp_set_num_threads(threads)
+
+
+def use_blas_threads(threads: int) -> None:
+    """Sets how many threads one matrix product may use, in the whole process: `search_many` makes them."""
+    threadpool_limits(threads, "blas")
 
 
 class Quality(enum.Enum):
@@ -97,6 +107,13 @@ class Index:
         """Says how many movies there are."""
         return len(self.movie_ids)
 
+    @property
+    def together(self) -> int:
+        """Says how many queries `search_many` is best given at once."""
+        if self.kind != EXACT:
+            return 1
+        return max(1, min(_TOGETHER, _PRODUCT // max(1, self._vectors_ND.size)))
+
     def rows(self, movie_ids: Int64s) -> Int64s:
         """Looks up the rows of movie ids; ids that are not in the index are left out."""
         rows = self._rows.rows(movie_ids)
@@ -127,6 +144,28 @@ class Index:
         propose = partial(self._engine.propose, query_D, allowed=allowed, fast=quality is Quality.FAST)
         hits = self._settle(query_D, k, matching, propose)
         return hits if len(hits.movie_ids) == min(k, matching) else self._settle(query_D, k, matching, scan)
+
+    def search_many(self, queries_QD: Floats, ks: Sequence[int], allowed: Sequence[Mask | None]) -> list[Hits]:
+        """Finds the movies of Q queries, each with its k and its mask: what `search` finds, to the bit.
+
+        With an exact index those that are compared with every vector are so in one matrix product: over 9,724 × 64, for
+        16 queries, that takes a third of the time of FAISS's scans.
+        """
+        counts = [self.matching(allowed_N) for allowed_N in allowed]
+        together = [at for at, matching in enumerate(counts) if self._is_compared_with_all(matching)]
+        found: dict[int, Hits] = {}
+        if len(together) > 1:
+            scores_QN = queries_QD[together] @ self._vectors_ND.T
+            for at, scores_N in zip(together, scores_QN, strict=True):
+                rows = _contenders(scores_N, min(ks[at], counts[at]), allowed[at])
+                found[at] = self._rescore(queries_QD[at], rows, ks[at])[0]
+        return [
+            found[at] if at in found else self.search(query_D, ks[at], allowed[at])
+            for at, query_D in enumerate(queries_QD)
+        ]
+
+    def _is_compared_with_all(self, matching: int) -> bool:
+        return self.kind == EXACT and matching > 0 and self._path(matching, Quality.BALANCED) == EXACT
 
     def path_of(self, allowed_N: Mask | None, quality: Quality = Quality.BALANCED) -> str:
         """Names what looks for movies first: EXACT, EXACT_MATCHING, or the kind of the index."""
@@ -205,6 +244,15 @@ def _rounded(scores: Floats) -> Floats:
     """Does what np.round does, in half the time."""
     rounded: Floats = np.rint(scores * _STEPS) / _STEPS
     return rounded
+
+
+def _contenders(scores_N: Floats, wanted: int, allowed_N: Mask | None) -> Int64s:
+    """Lists the rows that may be among the `wanted` best once they are rescored; overwrites scores of the rest."""
+    if allowed_N is not None:
+        scores_N[np.flatnonzero(~allowed_N)] = -np.inf
+    first = len(scores_N) - wanted
+    # Both the last of the best and what lies below it may move by as much.
+    return np.flatnonzero(scores_N >= np.partition(scores_N, first)[first] - 2 * ROUNDING)
 
 
 def _nearest(query_D: Floats, vectors_ND: Floats, wanted: int) -> Int64s:

@@ -6,7 +6,7 @@ import sys
 from functools import partial
 
 from marquee.bundle.registry import Registry
-from marquee.engine.index import use_threads
+from marquee.engine.index import use_blas_threads, use_threads
 from services.common.server import Life, run_service
 from services.common.spaces import Spaces
 from services.retriever.block_list import BlockList
@@ -23,6 +23,7 @@ async def serve(settings: RetrieverSettings) -> None:
     async with Life(settings, SERVICES) as life:
         # Bundles are loaded in other threads, and searched in this one.
         use_threads(settings.threads)
+        use_blas_threads(settings.threads)
         load = partial(Retrieval, threads=settings.threads, block_list=block_list)
         spaces = Spaces(Registry(settings.registry), load, settings)
         await spaces.start()

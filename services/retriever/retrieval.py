@@ -11,7 +11,7 @@ import numpy as np
 
 from marquee.bundle.catalog import Catalog
 from marquee.bundle.format import CATALOG, Bundle
-from marquee.engine.index import Index, use_threads
+from marquee.engine.index import Index, Mask, use_threads
 from marquee.errors import BundleError, InvalidRequest, MovieUnknown
 from marquee.features import Floats, Int64s
 from marquee.movies import MovieRecord
@@ -53,6 +53,14 @@ class Retrieval:
         mask = self.filters.matching(wanted.filter, wanted.excluded)
         hits = self.index.search(query_D, wanted.k, mask)
         return Found(hits, short_reason(self.index, self.filters, len(hits.movie_ids), wanted, mask))
+
+    def search_many(self, queries_QD: Floats, wanted: Sequence[Wanted], masks: Sequence[Mask | None]) -> list[Found]:
+        """Finds what `search` would find for each of Q queries without options, given the masks of what matches."""
+        lists = self.index.search_many(queries_QD, [each.k for each in wanted], masks)
+        return [
+            Found(hits, short_reason(self.index, self.filters, len(hits.movie_ids), each, mask))
+            for hits, each, mask in zip(lists, wanted, masks, strict=True)
+        ]
 
     def search_apart(self, query_D: Floats, wanted: Wanted) -> Found:
         """Searches in a thread that is not the one that bundles are searched in otherwise."""

@@ -128,6 +128,39 @@ def test_recall_in_every_decade_of_selectivity(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(batch=st.lists(cases, min_size=1, max_size=20))
+def test_many_searches_find_what_each_finds_to_the_bit(
+    world: World, indexes: dict[str, Index], kind: str, batch: list[tuple[int, float, float, int, Quality]]
+) -> None:
+    index, queries, ks, masks = indexes[kind], [], [], []
+    for seed, selectivity, towards, k, _ in batch:
+        rng = np.random.default_rng(seed)
+        queries.append(world.query(rng))
+        ks.append(k)
+        masks.append(world.mask(rng, selectivity, queries[-1], towards) if selectivity < 1 else None)
+    # The same query may be there with several masks, and nothing may match.
+    queries.append(queries[0])
+    ks.append(ks[0])
+    masks.append(np.zeros(MOVIES, bool))
+    kept = [None if mask is None else mask.copy() for mask in masks]
+    found = index.search_many(np.stack(queries), ks, masks)
+    for at, hits in enumerate(found):
+        alone = index.search(queries[at], ks[at], kept[at])
+        assert hits.movie_ids.tolist() == alone.movie_ids.tolist()
+        assert hits.scores.tobytes() == alone.scores.tobytes()
+
+
+def test_ties_at_the_end_of_a_list_go_by_id_in_a_batch_too(tmp_path: Path) -> None:
+    """Two thousand equal vectors: whichever the engine proposes, the smallest ids are shown."""
+    rng = np.random.default_rng(4)
+    ids, vector_D = rng.permutation(2000) + 1, unit(rng.standard_normal(DIMENSION))
+    index = Index(draft_of(tmp_path, ids, np.tile(vector_D, (2000, 1))))
+    found = index.search_many(np.tile(vector_D, (3, 1)), [5, 100, 2000], [None, None, None])
+    assert [hits.movie_ids.tolist() for hits in found] == [list(range(1, k + 1)) for k in (5, 100, 2000)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_ever_more_is_found_by_quality(world: World, indexes: dict[str, Index], kind: str) -> None:
     rng = np.random.default_rng(2)
     queries = [world.query(rng) for _ in range(40)]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from marquee.engine.kinds import IVF, Spec
+from marquee.engine.kinds import EXACT, HNSW, IVF, IVF_FP16, IVF_SQ8, KINDS, Spec
 from marquee.v1 import retriever_pb2, types_pb2
 from tests.bundles import GENRES
 from tests.rigs import Rig, retriever
@@ -145,6 +146,43 @@ def approximate(tmp_path_factory: pytest.TempPathFactory) -> World:
     # Half of the lists are looked at: enough for the probes, and some movies are missed.
     spec = Spec(IVF, {"nlist": 12, "nprobe": 6})
     return make_world(tmp_path_factory.mktemp("approximate"), movies=MOVIES, dimension=DIMENSION, index=spec)
+
+
+_SMALL = {"nlist": 12, "nprobe": 9}
+_SPECS = {
+    EXACT: Spec(EXACT, {}),
+    IVF: Spec(IVF, _SMALL),
+    IVF_FP16: Spec(IVF_FP16, _SMALL),
+    IVF_SQ8: Spec(IVF_SQ8, _SMALL),
+    HNSW: Spec(HNSW, {"m": 8, "ef_construction": 40, "ef_search": 100}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_batch_answers_as_its_queries_would_alone(tmp_path: Path, kind: str) -> None:
+    """Most without options, as they are searched together; some with, some refused; every one in its place."""
+    world = make_world(tmp_path, movies=MOVIES, dimension=DIMENSION, index=_SPECS[kind])
+    rng = np.random.default_rng(12)
+    queries = [random_query(rng) for _ in range(150)]
+    for query in queries:
+        if rng.random() < 0.7:
+            query.pop("options", None)
+    async with retriever(world.registry) as rig:
+        answers = await ask(rig, world, queries)
+        bad = [{**query, "k": 0} if at % 3 == 0 else query for at, query in enumerate(queries)]
+        batch = retriever_pb2.BatchSearchRequest(
+            queries=[retriever_pb2.BatchSearchQuery(**query) for query in bad], space=world.bundle.space
+        )
+        results = (await rig.search.BatchSearch(batch)).results
+    assert len(results) == len(answers)
+    for at, (result, answer) in enumerate(zip(results, answers, strict=True)):
+        if at % 3 == 0:
+            assert result.status.message.startswith(f"queries[{at}].k is 0; send 1 to 1000")
+            assert not result.movie_ids
+        else:
+            assert not result.HasField("status")
+            assert list(result.movie_ids) == list(answer.movie_ids)
+            assert list(result.scores) == list(answer.scores)
 
 
 async def test_quality_exact_is_exact_with_an_approximate_index(approximate: World) -> None:

@@ -1,0 +1,97 @@
+"""Runs searches so that they hold up nobody: on the event loop, in turns, or in a thread of their own. D dimension."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from marquee.engine.index import Mask
+from marquee.errors import InvalidRequest
+from marquee.features import Floats
+from marquee.v1 import retriever_pb2
+from services.retriever.finding import Found
+from services.retriever.queries import Wanted, read_vector, read_wanted
+from services.retriever.retrieval import Retrieval
+
+# How long a batch may hold the event loop before other calls get their turn.
+_TURN_S = 0.001
+# Picking a list of more movies than this under caps or for variety takes from half a millisecond to some 50: elsewhere.
+_QUICK_PICKS = 50
+# A thread of its own: in the pool that everything shares, a flood of such lists would hold up the watch of registry and
+# block list.
+_APART = ThreadPoolExecutor(1, "picking")
+
+Queries = Sequence[retriever_pb2.BatchSearchQuery]
+
+
+async def find(model: Retrieval, query_D: Floats, wanted: Wanted) -> Found:
+    """Searches once, on the event loop unless that would hold it up: a thread hop costs more than most searches."""
+    if wanted.k > _QUICK_PICKS and wanted.options and wanted.options.picks:
+        return await asyncio.get_running_loop().run_in_executor(_APART, model.search_apart, query_D, wanted)
+    return model.search(query_D, wanted)
+
+
+async def find_many(model: Retrieval, queries: Queries) -> list[Found | InvalidRequest]:
+    """Answers each query of a batch as `find` would, or says what is wrong with it."""
+    turns = _Turns()
+    found: list[Found | InvalidRequest] = []
+    for start in range(0, len(queries), model.index.together):
+        found += await _find_some(model, queries[start : start + model.index.together], start, turns)
+    return found
+
+
+class _Ready(NamedTuple):
+    query_D: Floats
+    wanted: Wanted
+    mask: Mask | None
+
+
+async def _find_some(model: Retrieval, queries: Queries, start: int, turns: _Turns) -> list[Found | InvalidRequest]:
+    found: dict[int, Found | InvalidRequest] = {}
+    plain: dict[int, _Ready] = {}
+    for at, query in enumerate(queries):
+        try:
+            query_D, wanted = read_query(model, query, f"queries[{start + at}].")
+        except InvalidRequest as error:
+            found[at] = error
+            continue
+        if wanted.options is None:
+            plain[at] = _Ready(query_D, wanted, model.filters.matching(wanted.filter, wanted.excluded))
+        else:
+            found[at] = await find(model, query_D, wanted)
+        await turns.pass_on()
+    found.update(zip(plain, _find_together(model, list(plain.values())), strict=True))
+    await turns.pass_on()
+    return [found[at] for at in range(len(queries))]
+
+
+def _find_together(model: Retrieval, ready: Sequence[_Ready]) -> list[Found]:
+    if not ready:
+        return []
+    queries, wanted, masks = zip(*ready, strict=True)
+    return model.search_many(np.stack(queries), wanted, masks)
+
+
+def read_query(
+    model: Retrieval, query: retriever_pb2.SearchRequest | retriever_pb2.BatchSearchQuery, path: str
+) -> tuple[Floats, Wanted]:
+    """Reads a query's vector and what its list is to be like; raises InvalidRequest."""
+    return read_vector(query.vector, model.index.dimension, path), read_wanted(query, path)
+
+
+class _Turns:
+    """Lets other calls in between, once this one has held the event loop for long enough."""
+
+    def __init__(self) -> None:
+        self._ends = time.monotonic() + _TURN_S
+
+    async def pass_on(self) -> None:
+        """Gives the turn away where it has lasted long enough."""
+        if time.monotonic() >= self._ends:
+            await asyncio.sleep(0)
+            self._ends = time.monotonic() + _TURN_S
