@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import grpc
 from google.protobuf import any_pb2
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 DOMAIN = "marquee"
@@ -87,6 +87,41 @@ class StoreUnavailable(Unavailable):
     reason = "STORE_UNAVAILABLE"
 
 
+class Overloaded(MarqueeError):
+    """Says that a service has more calls than it can answer and refused this one before doing anything.
+
+    `retry_after_s`: when to come back, in seconds; None is not soon. Travels in the status as `RetryInfo`.
+    """
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "OVERLOADED"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str = "",
+        metadata: dict[str, str] | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, field=field, metadata=metadata)
+        self.retry_after_s = retry_after_s
+
+
+class Unauthenticated(MarqueeError):
+    """Says that the call came without a key, or with one that the service does not know."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(MarqueeError):
+    """Says that the caller is known, and may not call this rpc."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "PERMISSION_DENIED"
+
+
 class DeadlineExceeded(MarqueeError):
     """Says that the answer did not come within the call's deadline."""
 
@@ -144,15 +179,22 @@ _BY_CODE: dict[grpc.StatusCode, type[MarqueeError]] = {
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
 }
 
 
 def to_status(error: MarqueeError) -> status_pb2.Status:
-    """Builds the `google.rpc.Status` of an error: code, message, ErrorInfo and, for a field, BadRequest."""
+    """Builds the `google.rpc.Status` of an error: code, message and ErrorInfo.
+
+    With BadRequest for a field, and with RetryInfo where it is known when to come back.
+    """
     status = status_pb2.Status(code=error.code.value[0], message=error.message)
-    details: list[error_details_pb2.ErrorInfo | error_details_pb2.BadRequest] = [
-        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
-    ]
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)]
+    if isinstance(error, Overloaded) and error.retry_after_s is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(round(error.retry_after_s * 1e9))
+        details.append(retry)
     if error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
@@ -166,7 +208,11 @@ def to_status(error: MarqueeError) -> status_pb2.Status:
 def from_status(status: status_pb2.Status) -> MarqueeError:
     """Rebuilds the error that `to_status` described, or the nearest one where it came from elsewhere."""
     info, field = error_details_pb2.ErrorInfo(), ""
+    retry_after_s: float | None = None
     for detail in status.details:
+        retry = error_details_pb2.RetryInfo()
+        if detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
         bad = error_details_pb2.BadRequest()
         if detail.Unpack(bad) and bad.field_violations:
             field = bad.field_violations[0].field
@@ -174,6 +220,9 @@ def from_status(status: status_pb2.Status) -> MarqueeError:
     code = _code(status.code)
     # A reason that this version does not know yet is still of its code's class.
     cls = (_BY_REASON.get(info.reason) if info.domain == DOMAIN else None) or _BY_CODE.get(code)
+    # gRPC's core has this code for messages that are too large, too: a load that passes says when to come back.
+    if cls is Overloaded or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after_s is not None):
+        return Overloaded(status.message, metadata=dict(info.metadata), retry_after_s=retry_after_s)
     if cls is not None:
         return cls(status.message, field=field, metadata=dict(info.metadata))
     error = RemoteError(f"{code.name}: {status.message}", field=field, metadata=dict(info.metadata))

@@ -16,6 +16,9 @@ from marquee import errors
         errors.UserUnknown("who?"),
         errors.StoreUnavailable("disk full"),
         errors.BundleError("manifest.json: gone"),
+        errors.Overloaded("too many calls"),
+        errors.Unauthenticated("no key"),
+        errors.PermissionDenied("not yours"),
     ],
 )
 def test_an_error_comes_back_as_itself(error: errors.MarqueeError) -> None:
@@ -45,6 +48,14 @@ def test_a_foreign_code_is_a_remote_error_that_keeps_it() -> None:
     back = errors.from_rpc(grpc.StatusCode.RESOURCE_EXHAUSTED, "slow down", None)
     assert isinstance(back, errors.RemoteError)
     assert back.remote_code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_refusal_for_overload_says_when_to_come_back() -> None:
+    error = errors.Overloaded("too many calls", retry_after_s=0.25)
+    back = errors.from_status(errors.to_status(error))
+    assert isinstance(back, errors.Overloaded)
+    assert back.retry_after_s == 0.25
+    assert not isinstance(back, errors.RemoteError)
 
 
 def test_every_error_has_a_reason_of_its_own() -> None:
