@@ -10,14 +10,14 @@ import argparse
 import itertools
 import json
 import socket
-import struct
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
+from benchmarks import http2
+from benchmarks.http2 import Frame, Target
 from marquee.errors import MarqueeError
 
 IN_FLIGHT = 32
@@ -27,11 +27,6 @@ _WARM_UP_S = 1.0
 # Nothing that is measured here takes this long.
 _TIMEOUT_S = 20.0
 
-_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW = 0, 1, 3, 4, 6, 7, 8
-_END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_TABLE_SIZE, _INITIAL_WINDOW = 1, 4
-_LARGEST_WINDOW, _FIRST_WINDOW = 2**31 - 1, 65_535
 # With a header table of size 0 the server can only write the trailer out.
 _STATUS_OK = b"\x0bgrpc-status\x010"
 
@@ -42,14 +37,6 @@ class FloodFailed(MarqueeError):
     reason = "FLOOD_FAILED"
 
 
-class Target(NamedTuple):
-    """Is where calls go: an address, a method's path and the requests' bytes, sent in turn."""
-
-    address: str
-    method: str
-    requests: Sequence[bytes]
-
-
 class Connection:
     """Keeps calls in flight on one connection; a context manager."""
 
@@ -57,14 +44,12 @@ class Connection:
         host, _, port = target.address.rpartition(":")
         self._socket = socket.create_connection((host, int(port)), timeout=_TIMEOUT_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._headers = _headers(target)
-        self._bodies = itertools.cycle([_prefixed(request) for request in target.requests])
+        self._headers = http2.call_headers(target, "10S")
+        self._bodies = itertools.cycle([http2.prefixed(request) for request in target.requests])
         self._stream = 1
         self._left_over = b""
-        self._window = _FIRST_WINDOW
-        settings = struct.pack(">HIHI", _TABLE_SIZE, 0, _INITIAL_WINDOW, _LARGEST_WINDOW)
-        grow = struct.pack(">I", _LARGEST_WINDOW - _FIRST_WINDOW)
-        self._out = [_PREFACE, _frame(_SETTINGS, 0, 0, settings), _frame(_WINDOW, 0, 0, grow)]
+        self._window = http2.FIRST_WINDOW
+        self._out = [http2.opening()]
         self._waiting = IN_FLIGHT
 
     def __enter__(self) -> Connection:
@@ -99,13 +84,13 @@ class Connection:
 
     def _call(self) -> bool:
         """Writes the next request, where the server takes so much now."""
-        if self._window < _FIRST_WINDOW // 4:
+        if self._window < http2.FIRST_WINDOW // 4:
             return False
         body = next(self._bodies)
         self._window -= len(body)
         self._out += (
-            _frame(_HEADERS, _END_HEADERS, self._stream, self._headers),
-            _frame(_DATA, _END_STREAM, self._stream, body),
+            http2.frame(http2.HEADERS, http2.END_HEADERS, self._stream, self._headers),
+            http2.frame(http2.DATA, http2.END_STREAM, self._stream, body),
         )
         self._stream += 2
         return True
@@ -116,59 +101,23 @@ class Connection:
         if not received:
             raise FloodFailed("the server closed the connection; see its log")
         answered = 0
-        for kind, flags, payload in self._frames(self._left_over + received):
-            if kind == _HEADERS and flags & _END_STREAM:
-                if _STATUS_OK not in payload:
-                    raise FloodFailed(f"a call was not answered with OK; its trailers are {payload!r}")
+        frames, self._left_over = http2.split(self._left_over + received)
+        for each in frames:
+            if each.kind == http2.HEADERS and each.flags & http2.END_STREAM:
+                if _STATUS_OK not in each.payload:
+                    raise FloodFailed(f"a call was not answered with OK; its trailers are {each.payload!r}")
                 answered += 1
-            elif kind not in (_DATA, _HEADERS):
-                self._serve(kind, flags, payload)
+            elif each.kind not in (http2.DATA, http2.HEADERS):
+                self._serve(each)
         return answered
 
-    def _frames(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
-        at = 0
-        while len(data) - at >= 9:
-            end = at + 9 + int.from_bytes(data[at : at + 3])
-            if end > len(data):
-                break
-            on_connection = data[at + 5 : at + 9] == b"\0\0\0\0"
-            if data[at + 3] != _WINDOW or on_connection:
-                yield data[at + 3], data[at + 4], data[at + 9 : end]
-            at = end
-        self._left_over = data[at:]
-
-    def _serve(self, kind: int, flags: int, payload: bytes) -> None:
-        if kind == _WINDOW:
-            self._window += int.from_bytes(payload)
-        elif kind in (_SETTINGS, _PING) and not flags & _ACK:
-            self._out.append(_frame(kind, _ACK, 0, payload if kind == _PING else b""))
-        elif kind in (_RESET, _GOAWAY):
-            raise FloodFailed(f"the server ended a call or the connection: {payload!r}")
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3) + struct.pack(">BBI", kind, flags, stream) + payload
-
-
-def _prefixed(request: bytes) -> bytes:
-    return struct.pack(">BI", 0, len(request)) + request
-
-
-def _headers(target: Target) -> bytes:
-    fields = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": target.method,
-        ":authority": target.address,
-        "te": "trailers",
-        "content-type": "application/grpc",
-        "grpc-timeout": "10S",
-    }
-    # Literals without indexing, each length in one byte.
-    return b"".join(
-        b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
-        for name, value in fields.items()
-    )
+    def _serve(self, frame: Frame) -> None:
+        if frame.kind == http2.WINDOW and frame.stream == 0:
+            self._window += int.from_bytes(frame.payload)
+        elif frame.kind in (http2.SETTINGS, http2.PING) and not frame.flags & http2.ACK:
+            self._out.append(http2.frame(frame.kind, http2.ACK, 0, frame.payload if frame.kind == http2.PING else b""))
+        elif frame.kind in (http2.RESET, http2.GOAWAY):
+            raise FloodFailed(f"the server ended a call or the connection: {frame.payload!r}")
 
 
 def measure(targets: Sequence[Target]) -> list[list[float]]:
