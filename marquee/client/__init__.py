@@ -13,6 +13,7 @@ How calls are retried and spread over replicas is data, in `service_config.json`
 
 from marquee.client.experiments import arm
 from marquee.client.recommender import AsyncRecommender, Recommender
+from marquee.client.tls import Tls
 from marquee.client.values import (
     BatchResult,
     BundleRole,
@@ -52,9 +53,12 @@ from marquee.errors import (
     MarqueeError,
     MovieUnknown,
     NotFound,
+    Overloaded,
+    PermissionDenied,
     RemoteError,
     SpaceNotLoaded,
     StoreUnavailable,
+    Unauthenticated,
     Unavailable,
     UserDeleted,
     UserUnknown,
@@ -85,6 +89,8 @@ __all__ = [
     "Movie",
     "MovieUnknown",
     "NotFound",
+    "Overloaded",
+    "PermissionDenied",
     "Person",
     "Quality",
     "RankedMovies",
@@ -102,6 +108,8 @@ __all__ = [
     "Status",
     "StoreState",
     "StoreUnavailable",
+    "Tls",
+    "Unauthenticated",
     "Unavailable",
     "UserDeleted",
     "UserUnknown",

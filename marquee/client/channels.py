@@ -4,6 +4,12 @@
 
 - `loadBalancingConfig`: `round_robin` connects to every address that a name resolves to and takes turns, call by call.
   The default, `pick_first`, would send everything to one replica. In Kubernetes it takes a headless service.
+  `outlier_detection_experimental` (gRFC A50) sits above it: every `interval` it looks at the replicas that had at least
+  `failurePercentageEjection.requestVolume` calls, and where there are `minimumHosts` of those it takes out each one of
+  whose calls `threshold` % or more failed. A replica that answers, but only with errors, is found by nothing else. It
+  comes back after `baseEjectionTime`, later each time, `maxEjectionTime` at most. Never more than `maxEjectionPercent`
+  of the replicas are out: where all fail, the fault is not theirs. A refusal for overload counts as a failure as well,
+  but throttling (see `throttling`) keeps those near half of the calls.
 - `healthCheckConfig`: every connection watches the replica's health, and a replica that says NOT_SERVING gets no more
   calls (gRFC A17): it can stop without losing one. A server without a health service counts as healthy.
 - `methodConfig.name`: the services that the policy is for: all of them, because each of their rpcs may be repeated. For
@@ -16,29 +22,39 @@
   them nothing is retried. There are enough for a replica that fails all its calls in flight at once; a service in
   lasting trouble gets about a tenth more calls, not three times as many.
 
-Nothing here hedges: gRPC's core cannot.
+Nothing here hedges: gRPC's core cannot. RESOURCE_EXHAUSTED is not retried here: the core would wait as long as the
+service said even where the deadline comes before. `rpcs.call` does it.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from threading import Lock
+from time import monotonic
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import grpc
 import grpc.aio
 
 from marquee import __version__
 from marquee.client.rpcs import RPCS, Rpc, Service
+from marquee.client.tls import Credentials, Tls
 from marquee.errors import ConfigError
 
-C = TypeVar("C", grpc.Channel, grpc.aio.Channel)
-C_co = TypeVar("C_co", grpc.Channel, grpc.aio.Channel, covariant=True)
+C = TypeVar("C", bound=grpc.Channel | grpc.aio.Channel)
 Options = tuple[tuple[str, str | int], ...]
 
 _HOST_PORT = re.compile(r"(?:[^\s:/,\[\]]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):(?P<port>\d{1,5})", re.ASCII)
+# Which target of gRPC takes several addresses of this kind.
+_MANY = {"ipv4": re.compile(r"[\d.]+:\d+", re.ASCII), "ipv6": re.compile(r"\[[^\]]+\]:\d+", re.ASCII)}
+_KEY = re.compile(r"[!-~]+", re.ASCII)
+# How often files of a `Tls` are looked at, and how long calls in flight keep what was opened with the ones before.
+_LOOK_EVERY_S = 1.0
+_RETIRE_S = 60.0
 _UNIX = re.compile(r"unix:(?://)?[^\s/]*/?\S+")
 
 OPTIONS: Options = (
@@ -68,9 +84,19 @@ class Settings(NamedTuple):
     addresses: Mapping[Service, str]
     deadline_s: float
     connections: int
+    metadata: tuple[tuple[str, str], ...]
+    credentials: Credentials | None
+    options: Options
 
 
-def settings(encoder: str, retriever: str, deadline_s: float, connections: int) -> Settings:
+def settings(
+    encoder: str | Sequence[str],
+    retriever: str | Sequence[str],
+    deadline_s: float,
+    connections: int,
+    api_key: str,
+    tls: Tls | None,
+) -> Settings:
     """Checks what a Recommender is made with; raises ConfigError with the cure."""
     if not is_deadline(deadline_s):
         raise ConfigError(f"deadline_s is {deadline_s}; give a number of seconds above 0", field="deadline_s")
@@ -80,7 +106,18 @@ def settings(encoder: str, retriever: str, deadline_s: float, connections: int) 
         Service.USER_ENCODER: _address("encoder", encoder),
         Service.RETRIEVER: _address("retriever", retriever),
     }
-    return Settings(addresses, deadline_s, connections)
+    credentials = None if tls is None else Credentials(tls)
+    named: Options = (("grpc.ssl_target_name_override", tls.server_name),) if tls and tls.server_name else ()
+    return Settings(addresses, deadline_s, connections, _metadata(api_key), credentials, OPTIONS + named)
+
+
+def _metadata(api_key: str) -> tuple[tuple[str, str], ...]:
+    if not api_key:
+        return ()
+    if not _KEY.fullmatch(api_key):
+        # Without the key itself: this text may be logged.
+        raise ConfigError("api_key has a character that no key has; give it without spaces or quotes", field="api_key")
+    return (("authorization", f"Bearer {api_key}"),)
 
 
 def is_deadline(seconds: float) -> bool:
@@ -88,7 +125,9 @@ def is_deadline(seconds: float) -> bool:
     return math.isfinite(seconds) and seconds > 0
 
 
-def _address(name: str, address: str) -> str:
+def _address(name: str, address: str | Sequence[str]) -> str:
+    if not isinstance(address, str):
+        return _address_of_many(name, address)
     if not _well_formed(address):
         raise ConfigError(
             f"{name} is {address!r}, which is no address; give host:port, for example 127.0.0.1:50051, [::1]:50051 or "
@@ -96,6 +135,20 @@ def _address(name: str, address: str) -> str:
             field=name,
         )
     return address
+
+
+def _address_of_many(name: str, addresses: Sequence[str]) -> str:
+    """Writes several replicas as one target, which gRPC has for IP addresses of one version and for nothing else."""
+    if len(addresses) == 1:
+        return _address(name, addresses[0])
+    for scheme, pattern in _MANY.items():
+        if addresses and all(map(pattern.fullmatch, addresses)) and all(map(_is_host_port, addresses)):
+            return f"{scheme}:{','.join(addresses)}"
+    raise ConfigError(
+        f"{name} is {list(addresses)!r}; give one address, several IP addresses of one version with their ports, or a "
+        "name that resolves to all replicas: dns:///user-encoder.marquee:50051",
+        field=name,
+    )
 
 
 def _well_formed(address: str) -> bool:
@@ -112,14 +165,6 @@ def _is_host_port(text: str) -> bool:
     return match is not None and 0 < int(match["port"]) <= 65_535
 
 
-class OpenChannel(Protocol[C_co]):
-    """Is `grpc.insecure_channel` or `grpc.aio.insecure_channel`."""
-
-    def __call__(self, target: str, options: Options) -> C_co:
-        """Opens a channel; connects when it is first used."""
-        ...
-
-
 class Link(NamedTuple, Generic[C]):
     """Holds one channel to each service and what to call for each rpc."""
 
@@ -127,9 +172,78 @@ class Link(NamedTuple, Generic[C]):
     methods: Mapping[Rpc[Any, Any], Callable[..., Any]]
 
 
-def open_link(open_channel: OpenChannel[C], addresses: Mapping[Service, str]) -> Link[C]:
-    """Opens a channel to each service."""
-    channels = {service: open_channel(address, OPTIONS) for service, address in addresses.items()}
-    # The generated stubs only look methods up on the channel: the same ones serve both kinds.
-    stubs = {rpc.stub: rpc.stub(channels[rpc.service]) for rpc in RPCS}
-    return Link(tuple(channels.values()), {rpc: getattr(stubs[rpc.stub], rpc.method) for rpc in RPCS})
+class Transport(NamedTuple, Generic[C]):
+    """Says how channels are opened, plain and encrypted: `grpc`'s two functions, or those of `grpc.aio`."""
+
+    plain: Callable[[str, Options], C]
+    secure: Callable[[str, grpc.ChannelCredentials, Options], C]
+
+
+class Links(Generic[C]):
+    """Holds the links of a client, opened at the first call, and opens them anew when files of the `Tls` change.
+
+    Channels cannot change their credentials. The old ones stay open for calls in flight until `take_expired` gives
+    them out. May be shared by threads.
+    """
+
+    def __init__(self, transport: Transport[C], settings: Settings) -> None:
+        self._transport, self._settings = transport, settings
+        self._lock = Lock()
+        self._links: list[Link[C]] = []
+        self._turns: Iterator[Link[C]] = iter(())
+        self._retired: list[tuple[float, Link[C]]] = []
+        self._look_at = monotonic() + _LOOK_EVERY_S
+
+    def next(self) -> Link[C]:
+        """Gives the link whose turn it is."""
+        if self._settings.credentials is not None and monotonic() >= self._look_at:
+            self.renew()
+        if not self._links:
+            self._open()
+        return next(self._turns)
+
+    def renew(self) -> bool:
+        """Opens new links where the files of the `Tls` have changed; says whether they have."""
+        with self._lock:
+            self._look_at = monotonic() + _LOOK_EVERY_S
+            if self._settings.credentials is None or not self._settings.credentials.renew():
+                return False
+            until = monotonic() + _RETIRE_S
+            self._retired += [(until, link) for link in self._links]
+            self._links = []
+        return True
+
+    def take_expired(self) -> list[C]:
+        """Gives out the channels that may be closed now."""
+        if not self._retired:
+            return []
+        with self._lock:
+            now = monotonic()
+            expired = [link for until, link in self._retired if until <= now]
+            self._retired = [(until, link) for until, link in self._retired if until > now]
+        return [channel for link in expired for channel in link.channels]
+
+    def take_all(self) -> list[C]:
+        """Gives out all channels, to be closed."""
+        with self._lock:
+            links = [*self._links, *(link for _, link in self._retired)]
+            self._links, self._retired = [], []
+        return [channel for link in links for channel in link.channels]
+
+    def _open(self) -> None:
+        with self._lock:
+            if not self._links:
+                links = [self._link() for _ in range(self._settings.connections)]
+                self._turns = itertools.cycle(links)
+                self._links = links
+
+    def _link(self) -> Link[C]:
+        channels = {service: self._channel(address) for service, address in self._settings.addresses.items()}
+        # The generated stubs only look methods up on the channel: the same ones serve both kinds.
+        stubs = {rpc.stub: rpc.stub(channels[rpc.service]) for rpc in RPCS}
+        return Link(tuple(channels.values()), {rpc: getattr(stubs[rpc.stub], rpc.method) for rpc in RPCS})
+
+    def _channel(self, address: str) -> C:
+        if self._settings.credentials is None:
+            return self._transport.plain(address, self._settings.options)
+        return self._transport.secure(address, self._settings.credentials.channel_credentials(), self._settings.options)

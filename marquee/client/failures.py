@@ -13,11 +13,12 @@ from marquee.client.rpcs import Service
 
 
 class Peer(NamedTuple):
-    """Says who was called, where, and within how many seconds."""
+    """Says who was called, where, within how many seconds, and whether over TLS."""
 
     service: Service
     address: str
     deadline_s: float
+    encrypted: bool
 
 
 def translate(error: grpc.RpcError, peer: Peer) -> errors.MarqueeError:
@@ -43,18 +44,61 @@ def too_late(peer: Peer) -> errors.DeadlineExceeded:
     )
 
 
+def refused_here(peer: Peer) -> errors.Overloaded:
+    """Says that a call was not sent, because too many before it were refused."""
+    return errors.Overloaded(
+        f"this client did not send the call: {peer.service} at {peer.address} refused too many in the last seconds; "
+        "send fewer, or start more replicas"
+    )
+
+
 def _explain(code: grpc.StatusCode, text: str, peer: Peer) -> str:
     match code:
         case grpc.StatusCode.UNAVAILABLE:
-            # The core's text ends with the operating system's reason, after a chain of its own.
-            cause = text.rpartition(": ")[2].rstrip("]")
-            return (
-                f"no {peer.service} answers at {peer.address} ({cause}): is it running? "
-                f"Start it with python -m services.{peer.service}"
-            )
+            return _away(text, peer)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return too_late(peer).message
         case grpc.StatusCode.UNIMPLEMENTED:
             return f"what answers at {peer.address} is no {peer.service}, or an older one ({text}); check the address"
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return f"{peer.service} at {peer.address} does not know who calls ({text}); give its api_key"
         case _:
             return text
+
+
+# What gRPC's core says of a connection that did not come about, and what is to be done.
+_CONNECTIONS = {
+    "WRONG_VERSION_NUMBER": "what answers at {address} does not speak TLS: leave tls away, or give the port that does",
+    "certificate has expired": "the certificate of the {service} at {address} has expired: replace it there",
+    "CERTIFICATE_VERIFY_FAILED": (
+        "the certificate of the {service} at {address} is not signed by whom this client trusts ({cause}): give the "
+        "signer's certificate as tls.ca"
+    ),
+    "Hostname Verification": (
+        "the certificate of the {service} at {address} is for another name: give the address under that name, or "
+        "tls.server_name"
+    ),
+    "Failed parsing HTTP/2": "what answers at {address} is no gRPC service: check the port",
+    "lookup failed": "there is no host of the name in {address}: check the spelling, or the DNS",
+}
+
+
+def _away(text: str, peer: Peer) -> str:
+    # The core's text ends with the operating system's reason, after a chain of its own.
+    cause = text.removesuffix(": OK").rpartition(": ")[2].rstrip("]")
+    for mark, sentence in _CONNECTIONS.items():
+        if mark in text:
+            return sentence.format(service=peer.service, address=peer.address, cause=cause)
+    if cause == "Socket closed":
+        return f"the {peer.service} at {peer.address} hung up: {_HUNG_UP[peer.encrypted]}; otherwise its log says why"
+    return (
+        f"no {peer.service} answers at {peer.address} ({cause}): is it running? "
+        f"Start it with python -m services.{peer.service}"
+    )
+
+
+# By whether the connection was encrypted.
+_HUNG_UP = {
+    False: "if it speaks TLS, give tls",
+    True: "if it wants a certificate of the client, give tls.cert and tls.key, signed by whom it trusts",
+}

@@ -55,11 +55,11 @@ from marquee.client.values import (
     SearchOptions,
     Status,
 )
-from marquee.errors import InvalidRequest, MarqueeError, SpaceNotLoaded, Unavailable
+from marquee.errors import InvalidRequest, MarqueeError, Overloaded, SpaceNotLoaded, Unavailable
 from marquee.v1 import catalog_pb2, retriever_pb2, user_encoder_pb2
 
 # What is raised where a service does not answer, whatever it was asked.
-AWAY = (Unavailable,)
+AWAY = (Unavailable, Overloaded)
 
 # Limits of one call, from the contract.
 _BATCH = 1_000

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import itertools
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial, update_wrapper
-from time import monotonic
+from time import monotonic, sleep
 from types import FunctionType
-from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar, cast
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, Self, TypeVar, cast
 
 import grpc
 import grpc.aio
 
 from marquee.client import batches, flows
-from marquee.client.channels import Link, Settings, is_deadline, open_link, settings
-from marquee.client.failures import Peer, too_late, translate
-from marquee.client.rpcs import Call, Flow, Page, Pages
-from marquee.errors import InvalidRequest, MarqueeError, from_rpc
+from marquee.client.channels import C, Link, Links, Settings, Transport, is_deadline, settings
+from marquee.client.failures import Peer, refused_here, too_late, translate
+from marquee.client.rpcs import RPCS, Call, Flow, Page, Pages, Pause
+from marquee.client.throttling import Throttle
+from marquee.client.tls import Tls
+from marquee.errors import InvalidRequest, MarqueeError, Overloaded, Unavailable, from_rpc
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -100,11 +102,13 @@ class _Until(NamedTuple):
     deadline_s: float
 
 
-class _Client:
-    """Keeps what both classes are made with."""
+class _Client(Generic[C]):
+    """Keeps what both classes are made with, and does what neither has to wait for."""
 
-    def __init__(self, encoder: str, retriever: str, *, deadline_s: float = 1.0, connections: int = 1) -> None:
-        self._settings: Settings = settings(encoder, retriever, deadline_s, connections)
+    def __init__(self, transport: Transport[C], settings: Settings) -> None:
+        self._settings = settings
+        self._links = Links(transport, settings)
+        self._throttles = {rpc: Throttle() for rpc in RPCS}
         self._closed = False
 
     def __repr__(self) -> str:
@@ -121,35 +125,61 @@ class _Client:
         return _Until(monotonic() + seconds, seconds)
 
     def _left(self, call: Call, until: _Until) -> float:
-        """Says how many seconds are left for a call; raises DeadlineExceeded where none are."""
+        """Says how many seconds are left for a call; raises DeadlineExceeded where none are, Overloaded to spare it."""
         left = until.at - monotonic()
         # gRPC rounds a deadline up: a call with no time left may still be made, and answered.
         if left <= 0:
             raise too_late(self._peer(call, until))
+        if not self._throttles[call.rpc].admits():
+            raise refused_here(self._peer(call, until))
         return left
+
+    def _failed(self, error: grpc.RpcError, call: Call, until: _Until) -> MarqueeError:
+        """Turns a failed call into an error, and counts whether it was refused for overload."""
+        told = translate(error, self._peer(call, until))
+        self._throttles[call.rpc].note(accepted=not isinstance(told, Overloaded))
+        return told
+
+    def _pause_s(self, pause: Pause, until: _Until) -> float:
+        """Says how long to wait before a refused call is made again; raises the refusal where it is not to be."""
+        # Those who were refused together are not to come back together.
+        seconds = (pause.refusal.retry_after_s or 0.0) * random.uniform(1.0, 1.5)
+        if monotonic() + seconds >= until.at or not self._throttles[pause.rpc].admits_another():
+            raise pause.refusal
+        return seconds
 
     def _peer(self, call: Call, until: _Until) -> Peer:
         service = call.rpc.service
-        return Peer(service, self._settings.addresses[service], until.deadline_s)
+        encrypted = self._settings.credentials is not None
+        return Peer(service, self._settings.addresses[service], until.deadline_s, encrypted)
 
 
-class Recommender(_Client):
+class Recommender(_Client[grpc.Channel]):
     """Recommends movies: speaks to both services, over blocking calls.
 
-    `encoder` and `retriever` are addresses: host:port, dns:///host:port, ipv4:a:1,b:2, unix:/path. `deadline_s` is what
-    a whole method may take, in seconds, over all its calls. `connections` opens that many to each service, for one
-    that runs several processes behind one port. Raises ConfigError for an address that is none; connects at the first
-    call.
+    `encoder` and `retriever` are addresses: host:port, dns:///host:port, unix:/path, or a list of replicas' IP
+    addresses with ports. `deadline_s` is what a whole method may take, in seconds, over all its calls, where the method
+    is not told otherwise. `connections` opens that many to each service, for one that runs several processes behind one
+    port. `api_key` goes with every call, where the services ask for one; without `tls` anybody on the way can read it.
+    `tls` encrypts the connections. Raises ConfigError for what cannot be used; connects at the first call.
 
     A context manager. May be shared by threads, not by forked processes. What fails is a MarqueeError.
     """
 
-    def __init__(self, encoder: str, retriever: str, *, deadline_s: float = 1.0, connections: int = 1) -> None:
-        super().__init__(encoder, retriever, deadline_s=deadline_s, connections=connections)
-        self._links: list[Link[grpc.Channel]] = [
-            open_link(grpc.insecure_channel, self._settings.addresses) for _ in range(connections)
-        ]
-        self._turns: Iterator[Link[grpc.Channel]] = itertools.cycle(self._links)
+    def __init__(
+        self,
+        encoder: str | Sequence[str],
+        retriever: str | Sequence[str],
+        *,
+        deadline_s: float = 1.0,
+        connections: int = 1,
+        api_key: str = "",
+        tls: Tls | None = None,
+    ) -> None:
+        super().__init__(
+            Transport(grpc.insecure_channel, grpc.secure_channel),
+            settings(encoder, retriever, deadline_s, connections, api_key, tls),
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -160,28 +190,44 @@ class Recommender(_Client):
     def close(self) -> None:
         """Closes the connections; calls in flight end with an error."""
         self._closed = True
-        for channel in itertools.chain.from_iterable(link.channels for link in self._links):
+        for channel in self._links.take_all():
             channel.close()
 
     def _run(self, flow: Flow[R], deadline_s: float | None) -> R:
-        until, link = self._begin(deadline_s), next(self._turns)
-        step: Callable[[], Call] = partial(flow.send, None)
+        until, link = self._begin(deadline_s), self._links.next()
+        for channel in self._links.take_expired():
+            channel.close()
+        step: Callable[[], Call | Pause] = partial(flow.send, None)
         while True:
             try:
-                call = step()
+                wanted = step()
             except StopIteration as end:
                 result: R = end.value
                 return result
             try:
-                step = partial(flow.send, self._answer(link, call, until))
+                step = partial(flow.send, self._do(link, wanted, until))
             except MarqueeError as error:
                 step = partial(flow.throw, error)
 
-    def _answer(self, link: Link[grpc.Channel], call: Call, until: _Until) -> Any:
+    def _do(self, link: Link[grpc.Channel], wanted: Call | Pause, until: _Until) -> Any:
+        if isinstance(wanted, Pause):
+            return sleep(self._pause_s(wanted, until))
         try:
-            return link.methods[call.rpc](call.request, timeout=self._left(call, until))
+            return self._answer(link, wanted, until)
+        except Unavailable:
+            if not self._links.renew():
+                raise
+            # The handshake failed because files of the `Tls` were replaced a moment ago.
+            return self._answer(self._links.next(), wanted, until)
+
+    def _answer(self, link: Link[grpc.Channel], call: Call, until: _Until) -> Any:
+        left = self._left(call, until)
+        try:
+            answer = link.methods[call.rpc](call.request, timeout=left, metadata=self._settings.metadata)
         except grpc.RpcError as error:
-            raise translate(error, self._peer(call, until)) from error
+            raise self._failed(error, call, until) from error
+        self._throttles[call.rpc].note(accepted=True)
+        return answer
 
     recommend = _blocking(flows.recommend)
     batch = _iterating(batches.batch)
@@ -205,17 +251,27 @@ class Recommender(_Client):
     retriever_state = _blocking(flows.retriever_state)
 
 
-class AsyncRecommender(_Client):
+class AsyncRecommender(_Client[grpc.aio.Channel]):
     """Recommends movies: speaks to both services, over asyncio.
 
-    Made with the same arguments as `Recommender`, with the same methods as coroutines. An asynchronous context manager.
-    Belongs to the event loop of its first call.
+    Made with the same arguments as `Recommender`, with the same methods as coroutines, and as asynchronous iterators
+    where those are iterators. An asynchronous context manager. Belongs to the event loop of its first call.
     """
 
-    def __init__(self, encoder: str, retriever: str, *, deadline_s: float = 1.0, connections: int = 1) -> None:
-        super().__init__(encoder, retriever, deadline_s=deadline_s, connections=connections)
-        self._links: list[Link[grpc.aio.Channel]] = []
-        self._turns: Iterator[Link[grpc.aio.Channel]] = iter(())
+    def __init__(
+        self,
+        encoder: str | Sequence[str],
+        retriever: str | Sequence[str],
+        *,
+        deadline_s: float = 1.0,
+        connections: int = 1,
+        api_key: str = "",
+        tls: Tls | None = None,
+    ) -> None:
+        super().__init__(
+            Transport(grpc.aio.insecure_channel, grpc.aio.secure_channel),
+            settings(encoder, retriever, deadline_s, connections, api_key, tls),
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -226,43 +282,51 @@ class AsyncRecommender(_Client):
     async def close(self) -> None:
         """Closes the connections; calls in flight end with an error."""
         self._closed = True
-        for channel in itertools.chain.from_iterable(link.channels for link in self._links):
+        for channel in self._links.take_all():
             await channel.close()
 
-    def _open(self) -> None:
-        # Not in __init__: a grpc.aio channel binds itself to the loop that runs while it is made.
-        addresses, count = self._settings.addresses, self._settings.connections
-        self._links = [open_link(grpc.aio.insecure_channel, addresses) for _ in range(count)]
-        self._turns = itertools.cycle(self._links)
-
     async def _run(self, flow: Flow[R], deadline_s: float | None) -> R:
-        until = self._begin(deadline_s)
-        if not self._links:
-            self._open()
-        link = next(self._turns)
-        step: Callable[[], Call] = partial(flow.send, None)
+        # The links open here and not in __init__: a grpc.aio channel belongs to the loop that runs while it is made.
+        until, link = self._begin(deadline_s), self._links.next()
+        for channel in self._links.take_expired():
+            await channel.close()
+        step: Callable[[], Call | Pause] = partial(flow.send, None)
         while True:
             try:
-                call = step()
+                wanted = step()
             except StopIteration as end:
                 result: R = end.value
                 return result
             try:
-                step = partial(flow.send, await self._answer(link, call, until))
+                step = partial(flow.send, await self._do(link, wanted, until))
             except MarqueeError as error:
                 step = partial(flow.throw, error)
 
-    async def _answer(self, link: Link[grpc.aio.Channel], call: Call, until: _Until) -> Any:
+    async def _do(self, link: Link[grpc.aio.Channel], wanted: Call | Pause, until: _Until) -> Any:
+        if isinstance(wanted, Pause):
+            return await asyncio.sleep(self._pause_s(wanted, until))
         try:
-            return await link.methods[call.rpc](call.request, timeout=self._left(call, until))
+            return await self._answer(link, wanted, until)
+        except Unavailable:
+            if not self._links.renew():
+                raise
+            # The handshake failed because files of the `Tls` were replaced a moment ago.
+            return await self._answer(self._links.next(), wanted, until)
+
+    async def _answer(self, link: Link[grpc.aio.Channel], call: Call, until: _Until) -> Any:
+        left = self._left(call, until)
+        try:
+            answer = await link.methods[call.rpc](call.request, timeout=left, metadata=self._settings.metadata)
         except grpc.RpcError as error:
-            raise translate(error, self._peer(call, until)) from error
+            raise self._failed(error, call, until) from error
         except asyncio.CancelledError as error:
             # A grpc.aio channel that closes cancels whoever waits for a call, though nobody cancelled their task.
             task = asyncio.current_task()
             if not self._closed or task is None or task.cancelling():
                 raise
             raise from_rpc(grpc.StatusCode.CANCELLED, "Channel closed!", None) from error
+        self._throttles[call.rpc].note(accepted=True)
+        return answer
 
     recommend = _awaitable(flows.recommend)
     batch = _async_iterating(batches.batch)

@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from marquee.errors import Overloaded
 from marquee.v1 import catalog_pb2, live_features_pb2, retriever_pb2, user_encoder_pb2
 from marquee.v1.catalog_pb2_grpc import CatalogServiceStub
 from marquee.v1.live_features_pb2_grpc import LiveFeaturesServiceStub
@@ -54,15 +55,31 @@ class Page(NamedTuple, Generic[R]):
     next_token: str = ""
 
 
+class Pause(NamedTuple):
+    """Is what a flow wants done before it calls again: to wait as long as the service said with its refusal.
+
+    Where that is longer than the deadline, or the service refuses others as well, it gets the refusal back.
+    """
+
+    rpc: Rpc[Any, Any]
+    refusal: Overloaded
+
+
 # A method of the SDK without its input and output: yields calls, receives answers, returns the result.
-Flow: TypeAlias = Generator[Call, Any, R]
+Flow: TypeAlias = Generator[Call | Pause, Any, R]
 # A method that answers page by page: yields a flow for each page, receives that page.
 Pages: TypeAlias = Generator[Flow[Page[R]], Page[R], None]
 
 
 def call(rpc: Rpc[Q, A], request: Q) -> Flow[A]:
-    """Yields one call and returns its answer, typed."""
-    answer: A = yield Call(rpc, request)
+    """Yields one call and returns its answer, typed; calls once more where a service with too many calls asks to."""
+    try:
+        answer: A = yield Call(rpc, request)
+    except Overloaded as refusal:
+        if refusal.retry_after_s is None:
+            raise
+        yield Pause(rpc, refusal)
+        answer = yield Call(rpc, request)
     return answer
 
 

@@ -87,6 +87,8 @@ def test_all_is_this_list() -> None:
         "Movie",
         "MovieUnknown",
         "NotFound",
+        "Overloaded",
+        "PermissionDenied",
         "Person",
         "Quality",
         "RankedMovies",
@@ -104,6 +106,8 @@ def test_all_is_this_list() -> None:
         "Status",
         "StoreState",
         "StoreUnavailable",
+        "Tls",
+        "Unauthenticated",
         "Unavailable",
         "UserDeleted",
         "UserUnknown",
@@ -148,7 +152,7 @@ def test_a_bound_method_shows_every_argument_but_self() -> None:
     ],
 )
 def test_enums_name_what_the_contract_names(ours: type, wire: type, prefix: str) -> None:
-    named = {prefix + one.name: one.value for one in ours if one is not FeatureSource.TOP_MOVIES}  # never sent  # type: ignore[attr-defined]
+    named = {prefix + one.name: one.value for one in ours if one is not FeatureSource.TOP_MOVIES}  # type: ignore[attr-defined]  # never sent
     assert named == dict(wire.items())  # type: ignore[attr-defined]
 
 
@@ -160,7 +164,8 @@ def test_the_retry_policy_covers_every_service() -> None:
     assert policy["methodConfig"][0]["retryPolicy"]["maxAttempts"] == 3
     assert policy["methodConfig"][0]["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"]
     assert policy["healthCheckConfig"] == {"serviceName": ""}, "the whole replica, as it says when it drains"
-    assert policy["loadBalancingConfig"] == [{"round_robin": {}}]
+    [balancing] = policy["loadBalancingConfig"]
+    assert balancing["outlier_detection_experimental"]["childPolicy"] == [{"round_robin": {}}]
     assert policy["retryThrottling"]["maxTokens"] > 0
 
 
