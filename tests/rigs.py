@@ -23,6 +23,7 @@ from marquee.v1 import catalog_pb2_grpc, retriever_pb2_grpc
 from services.common.server import Life
 from services.common.spaces import Spaces
 from services.retriever.block_list import BlockList
+from services.retriever.milvus import Milvus
 from services.retriever.retrieval import Retrieval
 from services.retriever.servicer import SERVICES, add_servicers
 from services.retriever.settings import RetrieverSettings
@@ -51,11 +52,14 @@ class Rig(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def retriever(registry: Path, block_list: BlockList | None = None) -> AsyncIterator[Rig]:
+async def retriever(
+    registry: Path, block_list: BlockList | None = None, milvus: Milvus | None = None
+) -> AsyncIterator[Rig]:
     """Serves a registry on a free port; the block list is not watched either."""
     settings = RetrieverSettings(listen="127.0.0.1:0", registry=registry, drain_s=0.0, grace_s=5.0)
     async with Life(settings, SERVICES) as life:
-        spaces = Spaces(Registry(registry), partial(Retrieval, threads=1, block_list=block_list), settings)
+        load = partial(Retrieval, threads=1, block_list=block_list, milvus=milvus)
+        spaces = Spaces(Registry(registry), load, settings)
         await spaces.start()
         add_servicers(spaces, life.server)
         running = asyncio.ensure_future(life.run())

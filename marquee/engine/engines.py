@@ -84,6 +84,18 @@ class Flat:
         return vector_D
 
 
+class Nowhere:
+    """Proposes nothing, so that an index compares every vector where it is mapped."""
+
+    def propose(self, query_D: Floats, wanted: int, allowed: Allowed | None, *, fast: bool) -> Int64s:
+        """Lists no rows."""
+        return np.zeros(0, np.int64)
+
+    def vector(self, row: int, near_D: Floats) -> Floats | None:
+        """Has none."""
+        return None
+
+
 class Graph:
     """Walks a graph of neighbours."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +14,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from marquee.bundle.format import INDEX, ITEM_VECTORS, MOVIE_IDS, Bundle
 from marquee.bundle.probes import TOP, read_probes
-from marquee.engine.engines import Allowed, Flat, open_engine
+from marquee.engine.engines import Allowed, Engine, Flat, Nowhere, open_engine
 from marquee.engine.engines import Mask as Mask
 from marquee.engine.kinds import EXACT, HNSW, IVF, IVF_FP16, IVF_SQ8, read_spec
 from marquee.errors import BundleError
@@ -32,6 +33,8 @@ EXACT_MATCHING = "exact over the matching"
 # over 9,724 × 64, 8 % took 30 µs gathered and 35 µs by FAISS's scan with a selector, 20 % 54 and 47; over a million,
 # 3 % took 8 ms and in lists 11 ms, 10 % 16 and 8.
 _SCANNED = {EXACT: 0.08, IVF: 0.03, IVF_FP16: 0.03, IVF_SQ8: 0.03}
+# The same of an index that is asked over a network: it costs a round trip, and many candidates that are not allowed.
+_SCANNED_ELSEWHERE = 0.05
 # A graph is asked for as many more movies as are not allowed, up to so many: with FAISS's selector it found half of the
 # nearest under a filter that went against the query.
 _MOST_WALKED_OVER = 1000
@@ -76,9 +79,13 @@ class Quality(enum.Enum):
 
 
 class Index:
-    """Finds the nearest movies to a query vector among those that a mask allows."""
+    """Finds the nearest movies to a query vector among those that a mask allows.
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+    With `from_file` False the bundle's index stays closed, and vectors are compared where they are mapped: for movies
+    that are looked for elsewhere (`asking`).
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1, from_file: bool = True) -> None:
         self.space = bundle.space
         self.movie_ids: Int64s = np.asarray(bundle.array(MOVIE_IDS), np.int64)
         # Mapped: of an approximate index, only what is rescored is ever read.
@@ -88,14 +95,26 @@ class Index:
                 f"{bundle.file(ITEM_VECTORS)}: is {self._vectors_ND.shape}, the bundle has {self.count} movies and "
                 f"{bundle.features.dimension} dimensions; export the bundle again"
             )
+        self.kind = EXACT
+        self._engine: Engine = Nowhere()
+        if from_file:
+            self._open(bundle)
+        self._rows = HistoryIndex(self.movie_ids)
+        use_threads(threads)
+
+    def _open(self, bundle: Bundle) -> None:
         spec = read_spec(bundle.manifest.index, bundle.file(INDEX))
         self.kind = spec.kind
         self._engine = open_engine(bundle.file(INDEX), spec, self._vectors_ND)
         if isinstance(self._engine, Flat):
             # The scan has just read them: rescoring finds them in the cache, and they are in memory once.
             self._vectors_ND = self._engine.stored()
-        self._rows = HistoryIndex(self.movie_ids)
-        use_threads(threads)
+
+    def asking(self, kind: str, engine: Engine) -> Index:
+        """Makes an index over the same movies that has its candidates from another engine; `kind` is for `path_of`."""
+        other = copy.copy(self)
+        other.kind, other._engine = kind, engine
+        return other
 
     @property
     def dimension(self) -> int:
@@ -181,7 +200,7 @@ class Index:
     def _is_scanned(self, matching: int) -> bool:
         if self.kind == HNSW:
             return self.count - matching > _MOST_WALKED_OVER
-        return matching <= max(_ALWAYS_SCANNED, _SCANNED[self.kind] * self.count)
+        return matching <= max(_ALWAYS_SCANNED, _SCANNED.get(self.kind, _SCANNED_ELSEWHERE) * self.count)
 
     def _scan(self, query_D: Floats, allowed: Allowed | None, wanted: int) -> Int64s:
         """Compares the vectors of everything that is allowed, block by block; lists `wanted` rows of each block."""

@@ -10,6 +10,7 @@ from marquee.engine.index import use_blas_threads, use_threads
 from services.common.server import Life, run_service
 from services.common.spaces import Spaces
 from services.retriever.block_list import BlockList
+from services.retriever.milvus import open_milvus
 from services.retriever.retrieval import Retrieval
 from services.retriever.servicer import SERVICES, add_servicers
 from services.retriever.settings import RetrieverSettings
@@ -20,15 +21,17 @@ SUMMARY = "Finds the movies nearest to a query vector, and looks movies up."
 async def serve(settings: RetrieverSettings) -> None:
     """Serves until a signal comes."""
     block_list = BlockList(settings.block_list)
-    async with Life(settings, SERVICES) as life:
-        # Bundles are loaded in other threads, and searched in this one.
-        use_threads(settings.threads)
-        use_blas_threads(settings.threads)
-        load = partial(Retrieval, threads=settings.threads, block_list=block_list)
-        spaces = Spaces(Registry(settings.registry), load, settings)
-        await spaces.start()
-        add_servicers(spaces, life.server)
-        await life.run(spaces.watch(), block_list.watch())
+    # Milvus is the outer one: it is asked until the last call has been answered.
+    with open_milvus(settings) as milvus:
+        async with Life(settings, SERVICES) as life:
+            # Bundles are loaded in other threads, and searched in this one.
+            use_threads(settings.threads)
+            use_blas_threads(settings.threads)
+            load = partial(Retrieval, threads=settings.threads, block_list=block_list, milvus=milvus)
+            spaces = Spaces(Registry(settings.registry), load, settings)
+            await spaces.start()
+            add_servicers(spaces, life.server)
+            await life.run(spaces.watch(), block_list.watch())
 
 
 def main() -> int:

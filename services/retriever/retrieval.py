@@ -20,6 +20,7 @@ from services.retriever.block_list import BlockList
 from services.retriever.facets import Facets
 from services.retriever.filters import Filters
 from services.retriever.finding import Finding, Found, short_reason
+from services.retriever.milvus import Collection, Milvus
 from services.retriever.queries import MOVIE_FIELDS, Wanted
 
 # Details that are kept for the next list, about 1 kB each.
@@ -29,10 +30,16 @@ _MAX_KEPT = 50_000
 class Retrieval:
     """Answers queries from one bundle."""
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1, block_list: BlockList | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int = 1, block_list: BlockList | None = None, milvus: Milvus | None = None
+    ) -> None:
         self._threads = threads
-        self.index = Index(bundle, threads=threads)
-        self.index.probe(bundle)
+        self.index = Index(bundle, threads=threads, from_file=milvus is None)
+        self.collection = None if milvus is None else Collection(milvus, bundle)
+        if self.collection is None:
+            self.index.probe(bundle)
+        else:
+            self.collection.check(self.index)
         path = bundle.file(CATALOG)
         self.catalog = Catalog(path)
         # A connection serves one thread at a time: a title search of milliseconds must not hold up lookups.
@@ -46,13 +53,17 @@ class Retrieval:
                 f"{path}: lacks {len(missing)} movies of the index (first: {missing[0]}); export the bundle again"
             )
 
-    def search(self, query_D: Floats, wanted: Wanted) -> Found:
-        """Finds the nearest movies that are wanted; `query_D` has L2 norm 1."""
+    def search(self, query_D: Floats, wanted: Wanted, ends_at: float | None = None) -> Found:
+        """Finds the nearest movies that are wanted; `query_D` has L2 norm 1.
+
+        `ends_at` is when the answer must be there, on the monotonic clock; None: some time.
+        """
+        index = self.index if self.collection is None else self.collection.asked(self.index, ends_at)
         if wanted.options is not None:
-            return Finding(self.index, self.filters, query_D, wanted, wanted.options).found()
+            return Finding(index, self.filters, query_D, wanted, wanted.options).found()
         mask = self.filters.matching(wanted.filter, wanted.excluded)
-        hits = self.index.search(query_D, wanted.k, mask)
-        return Found(hits, short_reason(self.index, self.filters, len(hits.movie_ids), wanted, mask))
+        hits = index.search(query_D, wanted.k, mask)
+        return Found(hits, short_reason(index, self.filters, len(hits.movie_ids), wanted, mask))
 
     def search_many(self, queries_QD: Floats, wanted: Sequence[Wanted], masks: Sequence[Mask | None]) -> list[Found]:
         """Finds what `search` would find for each of Q queries without options, given the masks of what matches."""
@@ -62,10 +73,10 @@ class Retrieval:
             for hits, each, mask in zip(lists, wanted, masks, strict=True)
         ]
 
-    def search_apart(self, query_D: Floats, wanted: Wanted) -> Found:
+    def search_apart(self, query_D: Floats, wanted: Wanted, ends_at: float | None = None) -> Found:
         """Searches in a thread that is not the one that bundles are searched in otherwise."""
         use_threads(self._threads)
-        return self.search(query_D, wanted)
+        return self.search(query_D, wanted, ends_at)
 
     def toward(self, examples: Int64s, negatives: Int64s) -> Floats:
         """Makes the query that is near to the examples and away from the negative ones."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from marquee.engine.index import Mask
-from marquee.errors import InvalidRequest
+from marquee.errors import InvalidRequest, Unavailable
 from marquee.features import Floats
 from marquee.v1 import retriever_pb2
 from services.retriever.finding import Found
@@ -25,24 +25,52 @@ _QUICK_PICKS = 50
 # A thread of its own: in the pool that everything shares, a flood of such lists would hold up the watch of registry and
 # block list.
 _APART = ThreadPoolExecutor(1, "picking")
+# Queries of one batch that a Milvus is asked at once; other calls want to ask it, too.
+_ASKED_AT_ONCE = 8
 
 Queries = Sequence[retriever_pb2.BatchSearchQuery]
+# Says how many seconds are left of a call's deadline; None: it has none.
+Left = Callable[[], float | None]
+# What became of a query of a batch.
+Outcome = Found | InvalidRequest | Unavailable
 
 
-async def find(model: Retrieval, query_D: Floats, wanted: Wanted) -> Found:
-    """Searches once, on the event loop unless that would hold it up: a thread hop costs more than most searches."""
+async def find(model: Retrieval, query_D: Floats, wanted: Wanted, left: Left) -> Found:
+    """Searches once: in a thread where a Milvus is asked, which the event loop must not wait for, else here."""
+    if model.collection is None:
+        return await _find_here(model, query_D, wanted)
+    left_s = left()
+    ends_at = None if left_s is None else time.monotonic() + left_s
+    threads = model.collection.milvus.searches
+    return await asyncio.get_running_loop().run_in_executor(threads, model.search_apart, query_D, wanted, ends_at)
+
+
+async def _find_here(model: Retrieval, query_D: Floats, wanted: Wanted) -> Found:
+    """Searches on the event loop unless that would hold it up: a thread hop costs more than most searches."""
     if wanted.k > _QUICK_PICKS and wanted.options and wanted.options.picks:
         return await asyncio.get_running_loop().run_in_executor(_APART, model.search_apart, query_D, wanted)
     return model.search(query_D, wanted)
 
 
-async def find_many(model: Retrieval, queries: Queries) -> list[Found | InvalidRequest]:
-    """Answers each query of a batch as `find` would, or says what is wrong with it."""
+async def find_many(model: Retrieval, queries: Queries, left: Left) -> list[Outcome]:
+    """Answers each query of a batch as `find` would, or says why not."""
+    found: list[Outcome] = []
+    if model.collection is not None:
+        for start in range(0, len(queries), _ASKED_AT_ONCE):
+            asked = enumerate(queries[start : start + _ASKED_AT_ONCE], start)
+            found += await asyncio.gather(*(_find_of_batch(model, query, at, left) for at, query in asked))
+        return found
     turns = _Turns()
-    found: list[Found | InvalidRequest] = []
     for start in range(0, len(queries), model.index.together):
         found += await _find_some(model, queries[start : start + model.index.together], start, turns)
     return found
+
+
+async def _find_of_batch(model: Retrieval, query: retriever_pb2.BatchSearchQuery, at: int, left: Left) -> Outcome:
+    try:
+        return await find(model, *read_query(model, query, f"queries[{at}]."), left)
+    except (InvalidRequest, Unavailable) as error:
+        return error
 
 
 class _Ready(NamedTuple):
@@ -63,7 +91,7 @@ async def _find_some(model: Retrieval, queries: Queries, start: int, turns: _Tur
         if wanted.options is None:
             plain[at] = _Ready(query_D, wanted, model.filters.matching(wanted.filter, wanted.excluded))
         else:
-            found[at] = await find(model, query_D, wanted)
+            found[at] = await _find_here(model, query_D, wanted)
         await turns.pass_on()
     found.update(zip(plain, _find_together(model, list(plain.values())), strict=True))
     await turns.pass_on()

@@ -16,7 +16,7 @@ from services.retriever.catalogue import CatalogServicer
 from services.retriever.finding import Found
 from services.retriever.queries import MAX_QUERIES, read_details, read_examples, read_wanted
 from services.retriever.retrieval import Retrieval
-from services.retriever.running import find, find_many, read_query
+from services.retriever.running import Outcome, find, find_many, read_query
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -38,11 +38,11 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     async def Search(  # noqa: N802
         self, request: retriever_pb2.SearchRequest, context: Context
     ) -> retriever_pb2.SearchResponse:
-        """Finds the nearest movies to a vector. Runs on the event loop: a thread hop would cost more than it does."""
+        """Finds the nearest movies to a vector."""
         request_id = request_id_of(request.request_id)
         names = read_details(request.details)
         loaded = self._named(request.space)
-        found = await find(loaded.model, *read_query(loaded.model, request, ""))
+        found = await find(loaded.model, *read_query(loaded.model, request, ""), context.time_remaining)
         return retriever_pb2.SearchResponse(**_told(loaded, found, names), request_id=request_id)
 
     async def BatchSearch(  # noqa: N802
@@ -54,7 +54,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             raise InvalidRequest(f"queries has {len(request.queries)}; send 1 to {MAX_QUERIES}", field="queries")
         loaded = self._named(request.space)
         return retriever_pb2.BatchSearchResponse(
-            results=map(_result, await find_many(loaded.model, request.queries)),
+            results=map(_result, await find_many(loaded.model, request.queries, context.time_remaining)),
             space=loaded.bundle.space,
             bundle_id=loaded.bundle.id,
             request_id=request_id,
@@ -72,7 +72,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         wanted = read_wanted(request, "")
         query_D = loaded.model.toward(examples, negatives)
         excluded = np.concatenate((wanted.excluded, examples, negatives))
-        found = await find(loaded.model, query_D, wanted._replace(excluded=excluded))
+        found = await find(loaded.model, query_D, wanted._replace(excluded=excluded), context.time_remaining)
         return retriever_pb2.SearchSimilarResponse(**_told(loaded, found, names), request_id=request_id)
 
     async def GetIndex(  # noqa: N802
@@ -111,8 +111,8 @@ def _told(loaded: Loaded[Retrieval], found: Found, names: tuple[str, ...]) -> di
     }
 
 
-def _result(found: Found | InvalidRequest) -> retriever_pb2.BatchSearchResult:
-    if isinstance(found, InvalidRequest):
+def _result(found: Outcome) -> retriever_pb2.BatchSearchResult:
+    if not isinstance(found, Found):
         return retriever_pb2.BatchSearchResult(status=to_status(found))
     return retriever_pb2.BatchSearchResult(
         movie_ids=found.hits.movie_ids.tolist(),

@@ -46,6 +46,11 @@ def test_the_defaults_are_these() -> None:
         "max_streams": 100,
         "connection_age_s": 300.0,
         "block_list": None,
+        "milvus_uri": "",
+        "milvus_token": "",
+        "milvus_ca": None,
+        "milvus_timeout_s": 0.2,
+        "milvus_fallback": "exact",
     }
     assert CommonSettings().listen == "127.0.0.1:50051"
 
