@@ -47,7 +47,11 @@ class Allowed:
 
 
 class Engine(Protocol):
-    """Proposes the rows nearest to a query."""
+    """Proposes the rows nearest to a query; one that is `lost` proposes none any more."""
+
+    @property
+    def lost(self) -> bool:
+        """Says that everything has to be compared in its place."""
 
     def propose(self, query_D: Floats, wanted: int, allowed: Allowed | None, *, fast: bool) -> Int64s:
         """Lists at most `wanted` rows, all of them allowed, best first; fewer where it comes by no more."""
@@ -58,6 +62,8 @@ class Engine(Protocol):
 
 class Flat:
     """Compares every vector."""
+
+    lost = False
 
     def __init__(self, index: FaissIndex) -> None:
         self._index = index
@@ -87,6 +93,8 @@ class Flat:
 class Nowhere:
     """Proposes nothing, so that an index compares every vector where it is mapped."""
 
+    lost = True
+
     def propose(self, query_D: Floats, wanted: int, allowed: Allowed | None, *, fast: bool) -> Int64s:
         """Lists no rows."""
         return np.zeros(0, np.int64)
@@ -98,6 +106,8 @@ class Nowhere:
 
 class Graph:
     """Walks a graph of neighbours."""
+
+    lost = False
 
     def __init__(self, index: FaissIndex, spec: Spec) -> None:
         self._index = index
@@ -127,6 +137,8 @@ class Lists:
     Under a mask it starts with more lists, the fewer movies are allowed, and goes on to as many again while the last
     ones still brought something: so a filter that goes against the query finds its movies where they are.
     """
+
+    lost = False
 
     def __init__(self, index: FaissIndex, spec: Spec, path: Path) -> None:
         self._index = index

@@ -193,7 +193,7 @@ class Index:
     def _path(self, matching: int, quality: Quality) -> str:
         if matching < self.count and self._is_scanned(matching):
             return EXACT_MATCHING
-        if quality is not Quality.EXACT or self.kind == EXACT:
+        if self.kind == EXACT or not (quality is Quality.EXACT or self._engine.lost):
             return self.kind
         return EXACT if matching == self.count else EXACT_MATCHING
 

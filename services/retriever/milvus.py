@@ -247,7 +247,7 @@ class Asking:
         self._collection = collection
         self._ends_at = ends_at
         self._patience_s = patience_s
-        self._lost = False
+        self.lost = False
 
     def propose(self, query_D: Floats, wanted: int, allowed: Allowed | None, *, fast: bool) -> Int64s:
         """Lists `wanted` rows, or none where Milvus has no more to give: then everything has to be compared.
@@ -257,7 +257,7 @@ class Asking:
         """
         most = min(_DEEPEST, wanted if allowed is None else wanted + allowed.excluded)
         asked = most if allowed is None else min(most, math.ceil(_SPARE * wanted / allowed.share))
-        while wanted <= most and not self._lost:
+        while wanted <= most and not self.lost:
             rows = self._ask(query_D, asked, fast)
             rows = rows if allowed is None else rows[allowed.mask_N[rows]][:wanted]
             if len(rows) == wanted:
@@ -277,7 +277,7 @@ class Asking:
             collection.mend()
             if self._patience_s is not None or not milvus.exactly_instead:
                 raise
-            self._lost = True
+            self.lost = True
             return _NONE
 
     def vector(self, row: int, near_D: Floats) -> Floats | None:
