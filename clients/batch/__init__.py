@@ -1,0 +1,1 @@
+"""Offline scoring: `python -m clients.batch` recommends for everybody into Parquet."""

@@ -1,0 +1,138 @@
+"""Recommends in this process: the engine that the services serve, over a bundle and people's events.
+
+Letters in array names: B people, D dimension, N movies.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from clients.batch.events import People, read_people
+from clients.batch.lists import Lists, Origin, Wanted, join
+from marquee.bundle.catalog import Catalog
+from marquee.bundle.format import CATALOG, Bundle, open_bundle
+from marquee.bundle.registry import Registry
+from marquee.engine.encoder import Encoder
+from marquee.engine.facts import Facts, Mask, check_filter
+from marquee.engine.index import Hits, Index, use_blas_threads
+from marquee.errors import RegistryError
+from marquee.features import NO_EVENTS, Floats, Int64s
+from marquee.histories import Pair, merge_many, seen_many
+
+# People that are encoded together: some hundreds of thousands of events, and no gain beyond.
+_TOGETHER = 1024
+
+
+class InProcess:
+    """Recommends with a bundle of this machine; `place` is its folder, or the registry whose active one it is."""
+
+    def __init__(self, place: Path, events: Path, *, in_registry: bool, threads: int) -> None:
+        self._place = place
+        self._events = events
+        self._in_registry = in_registry
+        self._threads = threads
+
+    def origin(self, bundle_id: str) -> Origin:
+        """Opens the bundle, and verifies it."""
+        bundle = self._open(bundle_id)
+        self._model = _Model(bundle, self._threads)
+        return Origin(bundle.id, bundle.space)
+
+    def _open(self, bundle_id: str) -> Bundle:
+        if not self._in_registry:
+            return open_bundle(self._place)
+        registry = Registry(self._place)
+        wanted = bundle_id or registry.read().active
+        if not wanted:
+            raise RegistryError(f"{self._place}: no bundle is active; run `python -m marquee.bundle activate` first")
+        return registry.open(wanted)
+
+    def people(self) -> list[str]:
+        """Lists everybody in the order of their first event."""
+        return self._people.user_ids
+
+    def source(self) -> str:
+        """Names the events by their hash."""
+        return f"events {self._people.fingerprint()}"
+
+    @functools.cached_property
+    def _people(self) -> People:
+        return read_people(self._events)
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {user_id: number for number, user_id in enumerate(self._people.user_ids)}
+
+    def recommend(self, user_ids: Sequence[str], wanted: Wanted, origin: Origin, done: Callable[[int], None]) -> Lists:
+        """Makes people's lists, some hundred people at a time."""
+        parts = []
+        for start in range(0, len(user_ids), _TOGETHER):
+            some = user_ids[start : start + _TOGETHER]
+            parts.append(self._model.recommend([self._pair(user_id) for user_id in some], wanted))
+            done(len(some))
+        return join(parts)
+
+    def _pair(self, user_id: str) -> Pair:
+        number = self._numbers.get(user_id)
+        return Pair(user_id, NO_EVENTS, NO_EVENTS if number is None else self._people.history(number))
+
+
+class _Model:
+    """Is a bundle's tower, index and catalogue."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        self._encoder = Encoder(bundle, threads=threads)
+        self._encoder.probe(bundle)
+        self._index = Index(bundle, threads=threads)
+        self._index.probe(bundle)
+        use_blas_threads(threads)
+        self._catalog = bundle.file(CATALOG)
+        self._passing: tuple[bytes, Mask] | None = None
+
+    def recommend(self, people: Sequence[Pair], wanted: Wanted) -> Lists:
+        """Makes the lists of those who have events."""
+        histories = merge_many(people)
+        having = np.flatnonzero(histories.sizes_B).tolist()
+        encoded = self._encoder.prepare_many(histories, np.full(len(people), wanted.as_of_ms))
+        vectors_BD = self._encoder.run(encoded.tower)[having]
+        seen = seen_many(histories) if wanted.exclude_seen else []
+        hits = list(self._search(vectors_BD, [seen[at] for at in having] if seen else None, wanted))
+        return Lists(
+            [people[at].user_id for at in having],
+            np.array([len(one.movie_ids) for one in hits], np.int64),
+            np.concatenate([one.movie_ids for one in hits] or [np.zeros(0, np.int64)]),
+            np.concatenate([one.scores for one in hits] or [np.zeros(0, np.float32)]),
+        )
+
+    def _search(self, vectors_BD: Floats, seen: list[Int64s] | None, wanted: Wanted) -> Iterator[Hits]:
+        passing = self._mask_of(wanted)
+        # So few at once: a mask is as large as the catalogue.
+        step = self._index.together
+        for start in range(0, len(vectors_BD), step):
+            some_BD = vectors_BD[start : start + step]
+            masks: list[Mask | None] = [passing] * len(some_BD)
+            if seen is not None:
+                masks = [self._mask(passing, ids) for ids in seen[start : start + step]]
+            yield from self._index.search_many(some_BD, [wanted.k] * len(some_BD), masks)
+
+    def _mask(self, passing: Mask | None, seen: Int64s) -> Mask:
+        mask = np.ones(self._index.count, bool) if passing is None else passing.copy()
+        mask[self._index.rows(seen)] = False
+        return mask
+
+    def _mask_of(self, wanted: Wanted) -> Mask | None:
+        """Marks the movies that pass the filter; the catalogue is read for the first list only."""
+        key = wanted.filter.SerializeToString(deterministic=True)
+        if not key:
+            return None
+        if self._passing is None or self._passing[0] != key:
+            check_filter(wanted.filter, "filter")
+            mask = np.ones(self._index.count, bool)
+            with Catalog(self._catalog) as catalog:
+                Facts(self._index.movie_ids, catalog.all()).keep(mask, wanted.filter)
+            self._passing = key, mask
+        return self._passing[1]

@@ -1,0 +1,175 @@
+"""Recommends by the services' batch rpcs, some hundred people a call and some calls at once."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import grpc
+import numpy as np
+from google.protobuf.message import Message
+from pyarrow import parquet
+
+from clients.batch.arguments import PEOPLE_PER_CALL
+from clients.batch.lists import Lists, Origin, Wanted, join
+from marquee.client.channels import Links, Transport, settings
+from marquee.client.failures import Peer, translate
+from marquee.client.rpcs import BATCH_ENCODE, BATCH_SEARCH, GET_INDEX, GET_MODEL, Rpc, Service
+from marquee.errors import RegistryError, StoreUnavailable, UserUnknown, from_status
+from marquee.v1 import live_features_pb2, retriever_pb2, types_pb2, user_encoder_pb2
+from marquee.v1.live_features_pb2_grpc import LiveFeaturesServiceStub
+
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
+
+# People a page of ExportEvents.
+_PAGE = 1000
+
+
+class Remote:
+    """Recommends by the services at two addresses; `calls` are made at once, each within `deadline_s`."""
+
+    def __init__(self, encoder: str, retriever: str, *, deadline_s: float, calls: int) -> None:
+        self._settings = settings(encoder, retriever, deadline_s, 1, "", None)
+        self._links = Links(Transport(grpc.insecure_channel, grpc.secure_channel), self._settings)
+        self._pool = ThreadPoolExecutor(calls, "calls")
+
+    def close(self) -> None:
+        """Closes the connections; who still waits for an answer gets an error, so that no thread is left."""
+        for channel in self._links.take_all():
+            channel.close()
+        self._pool.shutdown(cancel_futures=True)
+
+    def origin(self, bundle_id: str) -> Origin:
+        """Finds the bundle among those that both services have loaded."""
+        encoder = self._call(GET_MODEL, user_encoder_pb2.GetModelRequest()).state
+        retriever = self._call(GET_INDEX, retriever_pb2.GetIndexRequest()).state
+        wanted = bundle_id or encoder.bundles[0].bundle_id
+        spaces = [bundle.space for bundle in retriever.bundles if bundle.bundle_id == wanted]
+        if not spaces or not _has(encoder, wanted):
+            raise RegistryError(
+                f"bundle {wanted[:12]} is not loaded by both services: the encoder has {_listed(encoder)}, the "
+                f"retriever {_listed(retriever)}; where a roll-out is on its way, wait for its end"
+            )
+        return Origin(wanted, spaces[0])
+
+    def source(self) -> str:
+        """Names the store as the encoder's, wherever that is now."""
+        return "the encoder's store"
+
+    def people(self) -> list[str]:
+        """Lists everybody in the encoder's store, from its export."""
+        return list(dict.fromkeys(self._exported()))
+
+    def _exported(self) -> Iterator[str]:
+        export = LiveFeaturesServiceStub(self._links.next().channels[0]).ExportEvents
+        request = live_features_pb2.ExportEventsRequest(page_size=_PAGE)
+        while True:
+            page = self._asked(Service.USER_ENCODER, export, request)
+            if page.parquet:
+                column = parquet.read_table(io.BytesIO(page.parquet), columns=["user_id"])["user_id"]
+                yield from column.unique().to_pylist()
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
+    def recommend(self, user_ids: Sequence[str], wanted: Wanted, origin: Origin, done: Callable[[int], None]) -> Lists:
+        """Makes people's lists; raises RegistryError where the services answer from another bundle."""
+        calls = [user_ids[start : start + PEOPLE_PER_CALL] for start in range(0, len(user_ids), PEOPLE_PER_CALL)]
+        made = self._pool.map(lambda some: self._lists(some, wanted, origin), calls)
+        parts = []
+        for part, some in zip(made, calls, strict=True):
+            parts.append(part)
+            done(len(some))
+        return join(parts)
+
+    def _lists(self, user_ids: Sequence[str], wanted: Wanted, origin: Origin) -> Lists:
+        encode = user_encoder_pb2.BatchEncodeRequest(
+            items=[user_encoder_pb2.BatchEncodeItem(user_id=user_id) for user_id in user_ids],
+            as_of_ms=wanted.as_of_ms,
+            space=origin.space,
+        )
+        encoded = self._call(BATCH_ENCODE, encode)
+        _check_origin("encoder", encoded.bundle_id, origin)
+        known = [at for at, result in enumerate(encoded.results) if _has_events(result)]
+        if not known:
+            return join([])
+        found = self._call(BATCH_SEARCH, _queries(encoded, known, wanted))
+        _check_origin("retriever", found.bundle_id, origin)
+        return _told([user_ids[at] for at in known], found)
+
+    def _call(self, rpc: Rpc[Q, A], request: Q) -> A:
+        answer: A = self._asked(rpc.service, self._links.next().methods[rpc], request)
+        return answer
+
+    def _asked(self, service: Service, method: Callable[..., Any], request: Message) -> Any:
+        deadline_s = self._settings.deadline_s
+        try:
+            return method(request, timeout=deadline_s, metadata=self._settings.metadata)
+        except grpc.RpcError as error:
+            encrypted = self._settings.credentials is not None
+            peer = Peer(service, self._settings.addresses[service], deadline_s, encrypted)
+            raise translate(error, peer) from error
+
+
+def _has(state: types_pb2.ReplicaState, bundle_id: str) -> bool:
+    return any(bundle.bundle_id == bundle_id for bundle in state.bundles)
+
+
+def _listed(state: types_pb2.ReplicaState) -> str:
+    return ", ".join(bundle.bundle_id[:12] for bundle in state.bundles)
+
+
+def _check_origin(service: str, bundle_id: str, origin: Origin) -> None:
+    if bundle_id != origin.bundle_id:
+        raise RegistryError(
+            f"the {service} answers from bundle {bundle_id[:12]}, and these lists are made with "
+            f"{origin.bundle_id[:12]}: they are not mixed. Begin anew with another --out"
+        )
+
+
+def _has_events(result: user_encoder_pb2.BatchEncodeResult) -> bool:
+    """Says whether there is somebody to recommend for; raises what else went wrong with them."""
+    if result.status.code:
+        error = from_status(result.status)
+        if not isinstance(error, UserUnknown):
+            raise error
+        return False
+    if result.degraded:
+        raise StoreUnavailable(
+            "the encoder could not read its store for somebody, and their list would lack what they did; see to the "
+            "store, then run this again: it goes on where it was"
+        )
+    return True
+
+
+def _queries(
+    encoded: user_encoder_pb2.BatchEncodeResponse, known: Sequence[int], wanted: Wanted
+) -> retriever_pb2.BatchSearchRequest:
+    size = len(encoded.vectors) // len(encoded.results)
+    return retriever_pb2.BatchSearchRequest(
+        queries=[
+            retriever_pb2.BatchSearchQuery(
+                vector=encoded.vectors[at * size : (at + 1) * size],
+                k=wanted.k,
+                filter=wanted.filter if wanted.filter.ByteSize() else None,
+                exclude_packed=encoded.results[at].seen if wanted.exclude_seen else b"",
+            )
+            for at in known
+        ],
+        space=encoded.space,
+    )
+
+
+def _told(user_ids: list[str], found: retriever_pb2.BatchSearchResponse) -> Lists:
+    for result in found.results:
+        if result.status.code:
+            raise from_status(result.status)
+    return Lists(
+        user_ids,
+        np.array([len(result.movie_ids) for result in found.results], np.int64),
+        np.array([movie_id for result in found.results for movie_id in result.movie_ids], np.int64),
+        np.array([score for result in found.results for score in result.scores], np.float32),
+    )
