@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import codecs
-import logging
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from marquee.errors import ConfigError
 from marquee.features import Int64s
+from services.common.watched import Watched
 
-_log = logging.getLogger(__name__)
-
-# Two looks see a change: the first that it is there, the second that it is all there.
-_LOOK_S = 0.25
 _MAX_ID = (1 << 63) - 1
+
+
+class _Blocked(NamedTuple):
+    # The same movies twice: for masks, and for a question.
+    ids: Int64s
+    held: frozenset[int]
 
 
 class BlockList:
@@ -27,68 +30,35 @@ class BlockList:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path
-        self._seen = self._taken = _read(path) if path else None
-        self._problem = ""
-        self._hold(_parse(path, self._taken) if path and self._taken is not None else np.zeros(0, np.int64))
+        self._file = Watched({"--block-list": path} if path else {}, partial(_parse, path or Path()), _describe)
 
-    def _hold(self, ids: Int64s) -> None:
-        # Replaced, never changed: who holds the array may know by its identity whether the list is still the same.
-        self.ids = ids
-        self._held = frozenset(ids.tolist())
+    @property
+    def ids(self) -> Int64s:
+        """Lists what is blocked, ascending: an array that is replaced, never changed, so that its identity tells."""
+        return self._file.value.ids
 
     def holds(self, movie_id: int) -> bool:
         """Says whether a movie is blocked."""
-        return movie_id in self._held
+        return movie_id in self._file.value.held
 
     async def watch(self) -> None:
         """Follows the file until cancelled."""
-        while True:
-            await asyncio.sleep(_LOOK_S)
-            await self.poll()
+        await self._file.watch()
 
     async def poll(self) -> None:
-        """Looks at the file once; a change counts from the second look that sees it."""
-        if self._path is None:
-            return
-        try:
-            ids = await asyncio.to_thread(self._changed, self._path)
-        except ConfigError as error:
-            if error.message != self._problem:
-                _log.error("%s; the %d movies that were blocked stay blocked", error.message, len(self.ids))
-            self._problem = error.message
-            return
-        if ids is not None:
-            self._hold(ids)
-            self._problem = ""
-            _log.info("%s: blocks %d movies", self._path, len(ids))
-
-    def _changed(self, path: Path) -> Int64s | None:
-        try:
-            text = _read(path)
-        except ConfigError:
-            self._seen = self._taken = None
-            raise
-        settled, self._seen = text == self._seen, text
-        if not settled or text == self._taken:
-            return None
-        self._taken = text
-        return _parse(path, text)
+        """Looks at the file once."""
+        await self._file.poll()
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: the block list cannot be read ({error.strerror}); put it back, or start without --block-list"
-        ) from error
+def _describe(blocked: _Blocked) -> str:
+    return f"blocks {len(blocked.ids)} movies"
 
 
-def _parse(path: Path, text: bytes) -> Int64s:
+def _parse(path: Path, text: bytes = b"") -> _Blocked:
     lines = text.removeprefix(codecs.BOM_UTF8).split(b"\n")
     ids = (_parse_line(path, number, line) for number, line in enumerate(lines, start=1))
-    return np.unique(np.array([movie_id for movie_id in ids if movie_id], np.int64))
+    unique = np.unique(np.array([movie_id for movie_id in ids if movie_id], np.int64))
+    return _Blocked(unique, frozenset(unique.tolist()))
 
 
 def _parse_line(path: Path, number: int, line: bytes) -> int:

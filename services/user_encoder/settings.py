@@ -50,14 +50,15 @@ class UserEncoderSettings(CommonSettings):
 
     def problems(self) -> list[str]:
         """Lists what is wrong with several settings together."""
+        problems = CommonSettings.problems(self)
         if not is_url(self.store) and self.replicas > 1:
-            return [
+            problems.append(
                 f"--store {self.store} is a SQLite file, which {self.replicas} replicas on different machines cannot "
                 "share; name a Redis (redis://host:port), or set --replicas 1"
-            ]
+            )
         if is_url(self.store) and self.store_key is None:
-            return [
+            problems.append(
                 "--store-key is missing, and every user of a Redis needs the same key; make a file of 32 random bytes, "
                 "for example with: head -c 32 /dev/urandom > store.key, and name it"
-            ]
-        return []
+            )
+        return problems

@@ -78,7 +78,7 @@ def test_a_service_does_not_start_without_its_block_list(tmp_path: Path, world: 
     missing = tmp_path / "blocked"
     done = run_retriever(f"--registry={world.registry}", f"--block-list={missing}")
     assert done.returncode == 2
-    assert f"{missing}: the block list cannot be read (No such file or directory); put it back" in done.stderr
+    assert f"{missing}: cannot be read (No such file or directory); put the file back, or name another" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -114,8 +114,8 @@ async def test_what_breaks_keeps_the_last_good_list_and_is_logged_once(
     ids, errors = await after_looks()
     assert ids == [1, 4]
     assert errors == [
-        f"{path}:3: 'five' is no movie id; write one positive whole number a line, # begins a comment; the 2 movies "
-        "that were blocked stay blocked"
+        f"{path}:3: 'five' is no movie id; write one positive whole number a line, # begins a comment; until "
+        "then it blocks 2 movies"
     ]
     replace(path, "1\n4\n5\n")
     assert await after_looks() == ([1, 4, 5], [])
@@ -123,7 +123,7 @@ async def test_what_breaks_keeps_the_last_good_list_and_is_logged_once(
         path.unlink()
         ids, errors = await after_looks()
         assert ids == [1, 4, 5]
-        assert [error.startswith(f"{path}: the block list cannot be read (No such file") for error in errors] == [True]
+        assert [error.startswith(f"{path}: cannot be read (No such file") for error in errors] == [True]
         path.write_text("1\n4\n5\n")
         assert await after_looks() == ([1, 4, 5], [])
     path.write_text("")
