@@ -130,7 +130,7 @@ class _Client(Generic[C]):
         # gRPC rounds a deadline up: a call with no time left may still be made, and answered.
         if left <= 0:
             raise too_late(self._peer(call, until))
-        if not self._throttles[call.rpc].admits():
+        if not call.again and not self._throttles[call.rpc].admits():
             raise refused_here(self._peer(call, until))
         return left
 

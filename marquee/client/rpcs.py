@@ -42,10 +42,14 @@ class Rpc(Generic[Q, A]):
 
 
 class Call(NamedTuple):
-    """Is what a flow wants done next: this request sent to this rpc. It gets the answer back, or the error."""
+    """Is what a flow wants done next: this request sent to this rpc. It gets the answer back, or the error.
+
+    `again`: it was refused, and the pause that the service asked for is over.
+    """
 
     rpc: Rpc[Any, Any]
     request: Message
+    again: bool = False
 
 
 class Page(NamedTuple, Generic[R]):
@@ -79,7 +83,7 @@ def call(rpc: Rpc[Q, A], request: Q) -> Flow[A]:
         if refusal.retry_after_s is None:
             raise
         yield Pause(rpc, refusal)
-        answer = yield Call(rpc, request)
+        answer = yield Call(rpc, request, again=True)
     return answer
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -130,14 +131,25 @@ class Encoder(user_encoder_pb2_grpc.UserEncoderServiceServicer, live_features_pb
         return await self._fake.answer("Encode", request, context, canned)
 
     async def BatchEncode(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
+        account = {"source": user_encoder_pb2.FEATURE_SOURCE_STORE, "events_used": 3, "seen": SEEN}
+        canned = user_encoder_pb2.BatchEncodeResponse(
+            vectors=VECTOR * len(request.items),
+            results=[account] * len(request.items),
+            space=request.space or SPACE,
+            bundle_id="b" * 8,
+            request_id=request.request_id,
+            as_of_ms=request.as_of_ms or 1_700_000_000_000,
+        )
+        return await self._fake.answer("BatchEncode", request, context, canned)
 
     async def GetModel(self, request: Any, context: Any) -> Any:
         metric = {"system": "model", "protocol": "last", "targets": "all", "name": "recall@10", "value": 0.1, "n": 610}
         bundle = types_pb2.LoadedBundle(
             space=SPACE, role=types_pb2.BUNDLE_ROLE_ACTIVE, loaded_at_ms=1_700_000_000_000, metrics=[metric]
         )
-        canned = user_encoder_pb2.GetModelResponse(state=types_pb2.ReplicaState(bundles=[bundle], generation=4))
+        store = user_encoder_pb2.StoreState(kind="sqlite", reachable=True, stale_answers=2)
+        state = types_pb2.ReplicaState(bundles=[bundle], generation=4)
+        canned = user_encoder_pb2.GetModelResponse(state=state, store=store)
         return await self._fake.answer("GetModel", request, context, canned)
 
     async def RecordEvents(self, request: Any, context: Any) -> Any:
@@ -156,10 +168,24 @@ class Encoder(user_encoder_pb2_grpc.UserEncoderServiceServicer, live_features_pb
         return await self._fake.answer("GetHistory", request, context, canned)
 
     async def Explain(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
+        kinds = [types_pb2.EVENT_KIND_LIKED, types_pb2.EVENT_KIND_RATED]
+        columns = types_pb2.EventColumns(movie_ids=[1, 2], kinds=kinds, values=[0, 4.5], times_ms=[2_000, 1_000])
+        canned = user_encoder_pb2.ExplainResponse(
+            movie_ids=[3],
+            unknown_movie_ids=[99],
+            events=columns,
+            scores=struct.pack("<f", 0.5),
+            contributions=struct.pack("<2f", -0.125, 0.25),
+            space=SPACE,
+            request_id=request.request_id,
+            source=user_encoder_pb2.FEATURE_SOURCE_STORE,
+            events_used=2,
+        )
+        return await self._fake.answer("Explain", request, context, canned)
 
     async def DeleteUser(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
+        canned = live_features_pb2.DeleteUserResponse(deleted_at_ms=1_700_000_000_000, existed=True)
+        return await self._fake.answer("DeleteUser", request, context, canned)
 
     async def ExportEvents(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
@@ -173,10 +199,19 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer, catalog_pb2_grpc.Ca
         canned = retriever_pb2.SearchResponse(
             **hit_columns(request.k), space=request.space, bundle_id="c" * 8, request_id=request.request_id
         )
+        if request.options.vectors:
+            canned.vectors = VECTOR * len(canned.movie_ids)
+        if request.options.debug:
+            canned.debug.MergeFrom(retriever_pb2.SearchDebug(candidates=3, matching=2, path="exact", search_us=7))
         return await self._fake.answer("Search", request, context, canned)
 
     async def BatchSearch(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
+        hits = [hit_columns(query.k) for query in request.queries]
+        results = [{"movie_ids": one["movie_ids"], "scores": one["scores"]} for one in hits]
+        canned = retriever_pb2.BatchSearchResponse(
+            results=results, space=request.space, bundle_id="c" * 8, request_id=request.request_id
+        )
+        return await self._fake.answer("BatchSearch", request, context, canned)
 
     async def SearchSimilar(self, request: Any, context: Any) -> Any:
         canned = retriever_pb2.SearchSimilarResponse(
@@ -205,10 +240,14 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer, catalog_pb2_grpc.Ca
         return await self._fake.answer("SearchMovies", request, context, catalog_pb2.SearchMoviesResponse(movies=found))
 
     async def ListGenres(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
+        canned = catalog_pb2.ListGenresResponse(genres=[{"value": "Comedy", "movies": 2}])
+        return await self._fake.answer("ListGenres", request, context, canned)
 
     async def GetFacets(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
+        canned = catalog_pb2.GetFacetsResponse(
+            movies=3, decades=[{"value": "2000", "movies": 2}, {"value": "1990", "movies": 1}], bundle_id="c" * 8
+        )
+        return await self._fake.answer("GetFacets", request, context, canned)
 
     async def TopMovies(self, request: Any, context: Any) -> Any:
         found = [MOVIES[3], MOVIES[1]][: request.k]
@@ -217,15 +256,20 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer, catalog_pb2_grpc.Ca
 
 
 @asynccontextmanager
-async def serving(*add: Callable[[grpc.aio.Server], None]) -> AsyncIterator[str]:
-    """Serves on a free port and yields the address."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+async def serving(
+    *add: Callable[[grpc.aio.Server], None], credentials: grpc.ServerCredentials | None = None, port: int = 0
+) -> AsyncIterator[str]:
+    """Serves on a port, by default a free one, and yields the address."""
+    # As the services take.
+    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 32 << 20)]
+    server = grpc.aio.server(options=options)
     health = Health([])
     health.set_serving(True)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     for one in add:
         one(server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    address = f"127.0.0.1:{port}"
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     await server.start()
     try:
         yield f"127.0.0.1:{port}"
