@@ -17,14 +17,19 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
-    """Answers for each service and, under "", for the whole process.
+# Names that probes ask for: whether the process should be restarted, and whether it should be sent calls.
+LIVENESS, READINESS = "liveness", "readiness"
 
-    Starts as NOT_SERVING. Belongs to one event loop.
+
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
+    """Answers for each service and, under "" and `READINESS`, for the whole process.
+
+    Starts as NOT_SERVING, but for `LIVENESS`, which is always SERVING: who answers at all is alive. Belongs to one
+    event loop.
     """
 
     def __init__(self, services: Iterable[str]) -> None:
-        self._names = frozenset(("", *services))
+        self._names = frozenset(("", READINESS, LIVENESS, *services))
         self._status = NOT_SERVING
         self._closed = False
         self._changed = asyncio.Event()
@@ -44,6 +49,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
         self._changed = asyncio.Event()
 
     def _answer(self, service: str) -> health_pb2.HealthCheckResponse:
+        if service == LIVENESS:
+            return health_pb2.HealthCheckResponse(status=SERVING)
         return health_pb2.HealthCheckResponse(status=self._status if service in self._names else SERVICE_UNKNOWN)
 
     async def Check(  # noqa: N802

@@ -17,6 +17,7 @@ Health is exempt from the whole chain: whoever asks for it must learn it under l
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn, TypeAlias
@@ -24,7 +25,8 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 import grpc.aio
 
-from marquee.errors import DETAILS_KEY, MarqueeError, to_status
+from marquee.errors import DETAILS_KEY, MarqueeError, Overloaded, to_status
+from services.common.requests import MAX_REQUEST_ID_BYTES
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ Stage: TypeAlias = Callable[[str, Call], Call]
 # Is given the method's path, and returns what raises where a caller may not call it.
 Guard: TypeAlias = "Callable[[str], Callable[[Context], None]]"
 
+_PUSHBACK_KEY = "grpc-retry-pushback-ms"
 HEALTH_PREFIX = "/grpc.health.v1.Health/"
 
 
@@ -51,6 +54,8 @@ class Chain(grpc.aio.ServerInterceptor):
         self._guard = guard
         # method → (handler, the handler wrapped): wrapped once a method, not once a call. Unknown methods never get in.
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
+        # Calls that have come this far, of any method.
+        self.begun = 0
 
     async def intercept_service(
         self,
@@ -58,6 +63,7 @@ class Chain(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """Finds the method's handler and returns it wrapped."""
+        self.begun += 1
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         known = self._wrapped.get(method)
@@ -117,6 +123,31 @@ def _guarded_stream(handler: Handler, method: str, check: Callable[[Context], No
     )
 
 
+def access_log_wanted() -> bool:
+    """Says whether calls are logged: at the level debug."""
+    return _log.isEnabledFor(logging.DEBUG)
+
+
+def access_log(method: str, call: Call) -> Call:
+    """Is the stage that logs every call: method, status, milliseconds and the caller's request id."""
+
+    async def logged(request: Any, context: Context) -> Any:
+        began = time.perf_counter()
+        try:
+            return await call(request, context)
+        finally:
+            ended = {"method": method, "code": _code_name(context), "request_id": request_id_in(request)}
+            taken_ms = (time.perf_counter() - began) * 1000
+            _log.debug("%s: %s in %.1f ms", method, ended["code"], taken_ms, extra={**ended, "ms": taken_ms})
+
+    return logged
+
+
+def _code_name(context: Context) -> str:
+    code = context.code()
+    return "OK" if code is None else code.name
+
+
 def errors(method: str, call: Call) -> Call:
     """Is the stage that turns what a unary method raises into a status: the one place where errors are translated.
 
@@ -132,20 +163,30 @@ def errors(method: str, call: Call) -> Call:
         except grpc.aio.AbortError:
             raise
         except Exception:
-            await _abort_unknown(context, method)
+            await _abort_unknown(request, context, method)
             raise
 
     return translated
 
 
+def request_id_in(request: Any) -> str:
+    """Reads the caller's request id, as far as it may be long; "" where the method's requests have none."""
+    given: str = getattr(request, "request_id", "")
+    return given[:MAX_REQUEST_ID_BYTES]
+
+
 async def abort(context: Context, error: MarqueeError) -> NoReturn:
     """Ends a call with the status of an error, its details in the trailers."""
-    details = to_status(error).SerializeToString()
-    await context.abort(error.code, error.message, trailing_metadata=((DETAILS_KEY, details),))
+    trailers: list[tuple[str, str | bytes]] = [(DETAILS_KEY, to_status(error).SerializeToString())]
+    if isinstance(error, Overloaded) and error.retry_after_s is not None:
+        # What gRPC's own retries go by, where the details' RetryInfo is for programs.
+        trailers.append((_PUSHBACK_KEY, str(round(error.retry_after_s * 1000))))
+    await context.abort(error.code, error.message, trailing_metadata=tuple(trailers))
     raise error
 
 
-async def _abort_unknown(context: Context, method: str) -> None:
+async def _abort_unknown(request: Any, context: Context, method: str) -> None:
     error_id = uuid.uuid4().hex
-    _log.exception("%s failed", method, extra={"error_id": error_id})
+    names = {"error_id": error_id, "request_id": request_id_in(request)}
+    _log.exception("%s failed", method, extra=names)
     await abort(context, MarqueeError(f"internal error {error_id}; the server's log has it under this id"))

@@ -14,6 +14,7 @@ A service's main is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -32,14 +33,22 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from marquee.errors import BundleError, ConfigError, MarqueeError, RegistryError, Unavailable
+from services.common.auth import auth_of
+from services.common.core import calls_reached, newest_server
+from services.common.deadlines import capping
 from services.common.health import Health
-from services.common.interceptors import Chain, Guard, errors, guarding
+from services.common.interceptors import Chain, Guard, Stage, access_log, access_log_wanted, errors, guarding
+from services.common.limiter import Limiter
 from services.common.logs import configure_logs
-from services.common.server_options import server_options
-from services.common.settings import CommonSettings, S, help_text, load_settings, split_address
+from services.common.server_options import probe_options, server_options
+from services.common.settings import CommonSettings, S, help_text, join_address, load_settings, split_address
+from services.common.telemetry import Telemetry
+from services.common.tls import Certificates, certificates_of
 
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Nobody calls any more where no call has begun for this long.
+_QUIET_S = 0.05
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
 
@@ -56,7 +65,7 @@ class Life:
     """Is one service process from binding its address to its last answer; an async context manager.
 
     Entering binds the address, so that a taken one is told before anything is loaded, and catches SIGTERM and SIGINT.
-    Leaving stops the server, whatever came between.
+    Leaving stops the server, whatever came between. `name` is the middle of its metrics' names.
     """
 
     def __init__(
@@ -64,21 +73,43 @@ class Life:
         settings: CommonSettings,
         services: Sequence[str],
         *,
-        guard: Guard | None = None,
+        name: str = "service",
     ) -> None:
         self._settings = settings
         self._services = tuple(services)
-        self._chain = Chain([errors, *([guarding(guard)] if guard else [])], guard)
+        self._auth = auth_of(settings)
+        self._certificates = certificates_of(settings)
+        self._limiter = Limiter(settings)
+        self.telemetry = Telemetry(name)
+        guard = self._auth.guard if self._auth is not None else None
+        self._chain = Chain(self._stages(guard), guard)
         self._serving = False
         self._stop = asyncio.Event()
         self.health = Health(services)
-        self.port = 0
+        self.port = self.health_port = self.metrics_port = 0
+
+    def _stages(self, guard: Guard | None) -> list[Stage]:
+        """Lists the stages of the chain, outermost first."""
+        measured = self._settings.metrics_port is not None
+        return [
+            *([access_log] if access_log_wanted() else []),
+            *([self.telemetry.stage] if measured else []),
+            errors,
+            *([guarding(guard)] if guard is not None else []),
+            capping(self._settings.max_deadline_s),
+            self._limiter,
+        ]
 
     async def __aenter__(self) -> Life:
-        # Made here and not in __init__: a grpc.aio server belongs to the loop that runs.
-        self.server = grpc.aio.server(interceptors=[self._chain], options=server_options(self._settings))
-        self.port = _bind(self.server, self._settings.listen)
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+        async with contextlib.AsyncExitStack() as stack:
+            # Made here and not in __init__: a grpc.aio server belongs to the loop that runs.
+            self.server = grpc.aio.server(interceptors=[self._chain], options=server_options(self._settings))
+            number = newest_server()
+            self.port = _bind(self.server, self._settings.listen, "--listen", self._certificates)
+            health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+            await self._serve_probes(stack)
+            self._serve_metrics(stack, number)
+            self._stack = stack.pop_all()
         if self._settings.reflection:
             reflection.enable_server_reflection((*self._services, HEALTH_SERVICE, reflection.SERVICE_NAME), self.server)
         if self._settings.port_file:
@@ -87,6 +118,33 @@ class Life:
         for number in _SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
         return self
+
+    async def _serve_probes(self, stack: contextlib.AsyncExitStack) -> None:
+        """Serves the health on a port of its own, from now to the very end: a process that loads is alive, too."""
+        if self._settings.health_port is None:
+            return
+        host, _ = split_address(self._settings.listen)
+        server = grpc.aio.server(options=probe_options())
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        self.health_port = _bind(server, join_address(host, self._settings.health_port), "--health-port")
+        await server.start()
+        stack.push_async_callback(server.stop, None)
+
+    def _serve_metrics(self, stack: contextlib.AsyncExitStack, server_number: int) -> None:
+        if self._settings.metrics_port is None:
+            return
+        self.telemetry.watch_lanes(self._limiter.lanes.values())
+        self.telemetry.counter(
+            "calls_turned_away",
+            "Calls that gRPC's core ended before they began: too many waited, or the caller had gone.",
+            lambda: max(0, calls_reached(server_number) - self._chain.begun),
+        )
+        host, _ = split_address(self._settings.listen)
+        try:
+            self.metrics_port = stack.enter_context(self.telemetry.served(host, self._settings.metrics_port))
+        except OSError as error:
+            address = join_address(host, self._settings.metrics_port)
+            raise AddressUnavailable(_taken(address, "--metrics-port", error.strerror or str(error))) from error
 
     def _on_signal(self, number: int) -> None:
         _log.info("stopping on %s", signal.Signals(number).name)
@@ -102,7 +160,8 @@ class Life:
 
     async def run(self, *background: Coroutine[Any, Any, None]) -> None:
         """Serves until a signal comes, then drains and stops; where the background work fails, so does this."""
-        tasks = [asyncio.ensure_future(work) for work in background]
+        followed = [files.watch() for files in (self._auth, self._certificates) if files is not None]
+        tasks = [asyncio.ensure_future(work) for work in (*background, *followed, self.telemetry.watch_loop())]
         waiter = asyncio.ensure_future(self._stop.wait())
         try:
             await self._ready()
@@ -119,7 +178,8 @@ class Life:
         self._serving = True
         self.health.set_serving(True)
         host, _ = split_address(self._settings.listen)
-        _log.info("serving on %s:%d", host, self.port, extra={"port": self.port})
+        ports = {"port": self.port, "health_port": self.health_port, "metrics_port": self.metrics_port}
+        _log.info("serving on %s:%d", host, self.port, extra=ports)
         if self._settings.port_file:
             _write_atomically(self._settings.port_file, f"{self.port}\n")
 
@@ -127,16 +187,31 @@ class Life:
         # Callers that watch or probe the health stop sending; the server still answers who does not know yet.
         self.health.set_serving(False)
         await asyncio.sleep(self._settings.drain_s)
+        await self._quiet()
+
+    async def _quiet(self) -> None:
+        """Waits until nobody calls any more, for half of the grace at most.
+
+        What has reached the core and not begun when the server stops is CANCELLED, and some callers are slow to notice.
+        """
+        quiet_s = min(self._settings.drain_s, _QUIET_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.grace_s / 2):
+                begun = -1
+                while begun != self._chain.begun:
+                    begun = self._chain.begun
+                    await asyncio.sleep(quiet_s)
 
     async def _end_calls(self) -> None:
         self.health.set_serving(False)
         self.health.close()
-        await self.server.stop(self._settings.grace_s if self._serving else None)
+        await self.server.stop(self._settings.grace_s / 2 if self._serving else None)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self._end_calls()
+        await self._stack.aclose()
         if self._settings.port_file:
             self._settings.port_file.unlink(missing_ok=True)
         for number in _SIGNALS:
@@ -150,14 +225,19 @@ async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _bind(server: grpc.aio.Server, address: str) -> int:
+def _bind(server: grpc.aio.Server, address: str, flag: str, certificates: Certificates | None = None) -> int:
     try:
+        if certificates is not None:
+            return server.add_secure_port(address, certificates.credentials())
         return server.add_insecure_port(address)
     except RuntimeError as error:
-        raise AddressUnavailable(
-            f"cannot listen on {address} ({_why_not(address)}); stop the program that does, or choose another address "
-            "with --listen"
-        ) from error
+        raise AddressUnavailable(_taken(address, flag, _why_not(address))) from error
+
+
+def _taken(address: str, flag: str, why: str) -> str:
+    return (
+        f"cannot listen on {address} ({why.lower()}); stop the program that does, or choose another address with {flag}"
+    )
 
 
 def _why_not(address: str) -> str:
@@ -169,7 +249,7 @@ def _why_not(address: str) -> str:
             probe.bind(where)
             probe.listen()
     except OSError as error:
-        return (error.strerror or str(error)).lower()
+        return error.strerror or str(error)
     return "it was taken a moment ago"
 
 

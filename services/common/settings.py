@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import math
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -64,6 +65,20 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def is_loopback(address: str) -> bool:
+    """Says whether only this machine can reach "host:port"; a name other than localhost may be anything."""
+    host, _ = split_address(address)
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def join_address(host: str, port: int) -> str:
+    """Writes what `split_address` reads."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class CommonSettings:
     """Holds what every service can be told. Times are in seconds."""
@@ -86,7 +101,7 @@ class CommonSettings:
     grace_s: float = setting(10.0, "seconds that running calls get to finish when the server stops", low=0)
     log_level: str = setting("info", "least level to log", choices=("debug", "info", "warning", "error"))
     log_format: str = setting("json", "how to log: json lines or text", choices=("json", "text"))
-    reflection: bool = setting(False, "serve gRPC reflection, for grpcurl and the like")
+    reflection: bool = setting(False, "serve gRPC reflection, for grpcurl and the like; under --auth, to admins")
     threads: int = setting(1, "threads that one query or one batch may use", low=1, high=1024)
     port_file: Path | None = setting(None, "file that gets the bound port once the service is SERVING; empty: none")
     health_port: int | None = setting(
@@ -111,24 +126,68 @@ class CommonSettings:
         "batch calls (BatchEncode, BatchSearch, ExportEvents and the like) that run at the same time; more wait",
         low=1,
     )
-    waiting_calls: int = setting(64, "calls of each class that may wait for their turn; more are refused", low=0)
-    max_delay_s: float = setting(
-        0.05,
-        "seconds that an interactive call may wait for its turn before calls are refused; batch calls are refused at "
-        "half of it",
-        low=0.001,
+    waiting_calls: int = setting(
+        128,
+        "calls of one method that may wait to begin, and of one class that may wait for a place; more are turned away, "
+        "and above half of it some",
+        low=2,
+        high=100_000,
     )
-    max_streams: int = setting(100, "calls at a time on one connection; more wait in the client", low=1, high=1_000_000)
+    max_streams: int = setting(64, "calls at a time on one connection; more wait in the client", low=1, high=1_000_000)
     connection_age_s: float = setting(
         300.0,
         "seconds after which a connection is ended, give or take 10 %, so that clients find new replicas",
         low=1,
         high=1_000_000,
     )
+    auth: str = setting(
+        "anonymous",
+        "who may call: anonymous, everybody on this machine, and no other machine can; keys, who has a key; mtls, who "
+        "has a client certificate",
+        choices=("anonymous", "keys", "mtls"),
+    )
+    callers: Path | None = setting(
+        None,
+        "file of who may call, as what, and with which key or certificate; read again within a second of a change. "
+        "python -m services.common.keys new makes a key and its line",
+    )
+    tls_cert: Path | None = setting(
+        None, "PEM file of the server's certificate and its chain; read again when it is renewed; empty: no TLS"
+    )
+    tls_key: Path | None = setting(None, "PEM file of the certificate's key, without a password")
+    tls_client_ca: Path | None = setting(
+        None, "PEM file of the authorities whose client certificates are asked for; empty: none is asked for"
+    )
 
     def problems(self) -> list[str]:
-        """Lists what is wrong with several settings together; a service overrides it."""
-        return []
+        """Lists what is wrong with several settings together; a service adds its own."""
+        return [*_tls_problems(self), *_auth_problems(self)]
+
+
+def _tls_problems(settings: CommonSettings) -> Iterator[str]:
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        yield "--tls-cert and --tls-key belong together: give both, or neither"
+    if settings.tls_client_ca is not None and settings.tls_cert is None:
+        yield "--tls-client-ca needs TLS: give --tls-cert and --tls-key as well"
+    if settings.auth == "mtls" and settings.tls_client_ca is None:
+        yield "--auth mtls knows callers by their certificates: give --tls-client-ca, the authorities that sign them"
+
+
+def _auth_problems(settings: CommonSettings) -> Iterator[str]:
+    if settings.auth != "anonymous":
+        if settings.callers is None:
+            yield (
+                f"--auth {settings.auth} needs --callers, the file of who may call; make a key and its line with: "
+                "python -m services.common.keys new"
+            )
+        return
+    if settings.callers is not None:
+        yield "--callers counts for nothing with --auth anonymous: add --auth keys or --auth mtls, or leave it away"
+    if not is_loopback(settings.listen):
+        yield (
+            f"--listen {settings.listen} can be reached from other machines, and --auth anonymous lets everybody call: "
+            "listen on 127.0.0.1, or give --auth keys or --auth mtls with --callers FILE"
+        )
 
 
 def load_settings(cls: type[S], arguments: Sequence[str], environ: Mapping[str, str]) -> S:

@@ -211,7 +211,7 @@ class Spaces(Generic[T]):
             if loaded.role == RETIRING and old is not None and old.role != RETIRING:
                 self._named_at[space] = time.monotonic()
             if space and (old is None or (old.bundle.id, old.role) != (loaded.bundle.id, loaded.role)):
-                _log.info("%r is %s", loaded.bundle, _role_name(loaded), extra=_names(loaded.bundle))
+                _log.info("%r is %s", loaded.bundle, role_name(loaded), extra=_names(loaded.bundle))
         self._log_dropped(before)
 
     def _drop_quiet(self) -> None:
@@ -285,7 +285,8 @@ def _read_report(bundle: Bundle) -> bundle_pb2.Report:
         return bundle_pb2.Report()
 
 
-def _role_name(loaded: Loaded[T]) -> str:
+def role_name(loaded: Loaded[T]) -> str:
+    """Names the role of a bundle as people write it: "active"."""
     return types_pb2.BundleRole.Name(loaded.role).removeprefix("BUNDLE_ROLE_").lower()
 
 

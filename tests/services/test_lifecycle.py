@@ -236,7 +236,7 @@ async def _state(search: Stub, wanted: Any) -> Any:
 async def test_health_is_told_for_each_service_and_for_the_whole(registry: Path) -> None:
     async with retriever(registry) as rig:
         health = health_pb2_grpc.HealthStub(rig.channel)
-        names = ["", SERVICE, "marquee.v1.CatalogService"]
+        names = ["", "liveness", "readiness", SERVICE, "marquee.v1.CatalogService"]
         for name in names:
             answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING

@@ -10,6 +10,7 @@ import pytest
 from marquee.errors import ConfigError
 from services.common.settings import CommonSettings, effective, help_text, load_settings, setting
 from services.retriever.settings import RetrieverSettings
+from services.user_encoder.settings import UserEncoderSettings
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,10 +42,14 @@ def test_the_defaults_are_these() -> None:
         "max_deadline_s": 30.0,
         "interactive_calls": 256,
         "batch_calls": 4,
-        "waiting_calls": 64,
-        "max_delay_s": 0.05,
-        "max_streams": 100,
+        "waiting_calls": 128,
+        "max_streams": 64,
         "connection_age_s": 300.0,
+        "auth": "anonymous",
+        "callers": None,
+        "tls_cert": None,
+        "tls_key": None,
+        "tls_client_ca": None,
         "block_list": None,
         "milvus_uri": "",
         "milvus_token": "",
@@ -105,13 +110,42 @@ def test_a_flag_without_its_value_is_told(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("address", ["[::]:50051", "0.0.0.0:0", "localhost:65535"])
 def test_addresses(address: str) -> None:
-    assert load_settings(CommonSettings, ["--listen", address], {}).listen == address
+    flags = ["--listen", address, "--auth=keys", "--callers=callers"]
+    assert load_settings(CommonSettings, flags, {}).listen == address
 
 
 @pytest.mark.parametrize("address", [":::50051", "::1:50051", "localhost", "localhost:65536", ":1", "a:b", "[::1]:-1"])
 def test_wrong_addresses(address: str) -> None:
     with pytest.raises(ConfigError, match="--listen"):
         load_settings(CommonSettings, ["--listen", address], {})
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.8.9.1:0", "[::1]:50051", "localhost:50051"])
+def test_whoever_is_on_this_machine_may_be_anonymous(address: str) -> None:
+    assert load_settings(CommonSettings, ["--listen", address], {}).auth == "anonymous"
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:50051", "10.0.0.7:50051", "marquee.internal:50051"])
+def test_nobody_is_anonymous_on_an_address_that_others_reach(address: str) -> None:
+    with pytest.raises(ConfigError, match="--auth anonymous lets everybody call: listen on"):
+        load_settings(CommonSettings, ["--listen", address], {})
+
+
+@pytest.mark.parametrize(
+    ("flags", "cure"),
+    [
+        (["--auth=keys"], "needs --callers, .* make a key and its line with: python -m services.common.keys new"),
+        (["--auth=mtls", "--callers=f"], "give --tls-client-ca"),
+        (["--callers=f"], "add --auth keys or --auth mtls, or leave it away"),
+        (["--tls-cert=f"], "give both, or neither"),
+        (["--tls-key=f"], "give both, or neither"),
+        (["--tls-client-ca=f"], "give --tls-cert and --tls-key as well"),
+    ],
+)
+def test_half_of_a_protection_is_told(flags: list[str], cure: str) -> None:
+    for settings in (CommonSettings, RetrieverSettings, UserEncoderSettings):
+        with pytest.raises(ConfigError, match=cure):
+            load_settings(settings, flags, {})
 
 
 def test_settings_that_do_not_go_together_are_told() -> None:
