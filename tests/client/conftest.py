@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -44,7 +44,7 @@ async def make_client(request: pytest.FixtureRequest) -> AsyncIterator[MakeClien
     """Makes clients of both kinds: the suite that uses it runs twice."""
     made: list[Ask] = []
 
-    def make(encoder: str, retriever: str, **settings: Any) -> Ask:
+    def make(encoder: str | Sequence[str], retriever: str | Sequence[str], **settings: Any) -> Ask:
         settings.setdefault("deadline_s", 20.0)
         if request.param == "sync":
             made.append(blocking(Recommender(encoder, retriever, **settings)))

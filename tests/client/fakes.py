@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -316,7 +316,7 @@ class Ask(Protocol):
 class MakeClient(Protocol):
     """Makes a client, closed with the test."""
 
-    def __call__(self, encoder: str, retriever: str, **settings: Any) -> Ask: ...
+    def __call__(self, encoder: str | Sequence[str], retriever: str | Sequence[str], **settings: Any) -> Ask: ...
 
 
 def blocking(client: Recommender) -> Ask:
