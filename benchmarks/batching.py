@@ -35,11 +35,6 @@ REPEATS = 8
 _COLUMNS = {"movie_ids": np.int64, "kinds": np.int64, "values": np.float32, "times_ms": np.int64}
 
 
-class _NoDeadline:
-    def time_remaining(self) -> None:
-        return None
-
-
 async def measure(settings: UserEncoderSettings, request: bytes, space: str) -> dict[str, Any]:
     """Times the whole and its parts in turn, in seconds."""
     async with aclosing(open_store(settings)) as store:
@@ -51,11 +46,11 @@ async def measure(settings: UserEncoderSettings, request: bytes, space: str) -> 
         servicer = UserEncoderServicer(spaces, Ladder(store, settings))
         encoder = spaces.get(space).model
         feeds = encoder.feeds(_tower(encoder, request))
-        context: Any = _NoDeadline()
+        unread: Any = None
 
         async def whole() -> None:
             message = user_encoder_pb2.BatchEncodeRequest.FromString(request)
-            (await servicer.BatchEncode(message, context)).SerializeToString()
+            (await servicer.BatchEncode(message, unread)).SerializeToString()
 
         pairs = []
         for _ in range(PAIRS):

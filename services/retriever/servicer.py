@@ -10,8 +10,10 @@ import numpy as np
 
 from marquee.errors import InvalidRequest, to_status
 from marquee.v1 import catalog_pb2_grpc, retriever_pb2, retriever_pb2_grpc, types_pb2
+from services.common.deadlines import time_left
 from services.common.requests import request_id_of
 from services.common.spaces import Loaded, Spaces
+from services.common.telemetry import stage
 from services.retriever.catalogue import CatalogServicer
 from services.retriever.finding import Found
 from services.retriever.queries import MAX_QUERIES, read_details, read_examples, read_wanted
@@ -42,8 +44,10 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         request_id = request_id_of(request.request_id)
         names = read_details(request.details)
         loaded = self._named(request.space)
-        found = await find(loaded.model, *read_query(loaded.model, request, ""), context.time_remaining)
-        return retriever_pb2.SearchResponse(**_told(loaded, found, names), request_id=request_id)
+        with stage("search"):
+            found = await find(loaded.model, *read_query(loaded.model, request, ""), time_left)
+        with stage("finish"):
+            return retriever_pb2.SearchResponse(**_told(loaded, found, names), request_id=request_id)
 
     async def BatchSearch(  # noqa: N802
         self, request: retriever_pb2.BatchSearchRequest, context: Context
@@ -54,7 +58,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             raise InvalidRequest(f"queries has {len(request.queries)}; send 1 to {MAX_QUERIES}", field="queries")
         loaded = self._named(request.space)
         return retriever_pb2.BatchSearchResponse(
-            results=map(_result, await find_many(loaded.model, request.queries, context.time_remaining)),
+            results=map(_result, await find_many(loaded.model, request.queries, time_left)),
             space=loaded.bundle.space,
             bundle_id=loaded.bundle.id,
             request_id=request_id,
@@ -72,7 +76,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         wanted = read_wanted(request, "")
         query_D = loaded.model.toward(examples, negatives)
         excluded = np.concatenate((wanted.excluded, examples, negatives))
-        found = await find(loaded.model, query_D, wanted._replace(excluded=excluded), context.time_remaining)
+        found = await find(loaded.model, query_D, wanted._replace(excluded=excluded), time_left)
         return retriever_pb2.SearchSimilarResponse(**_told(loaded, found, names), request_id=request_id)
 
     async def GetIndex(  # noqa: N802

@@ -8,8 +8,10 @@ from contextlib import aclosing
 from functools import partial
 
 from marquee.bundle.registry import Registry
+from marquee.engine.encoder import Encoder
 from services.common.server import Life, run_service
 from services.common.spaces import Spaces
+from services.common.telemetry import Telemetry
 from services.user_encoder.commands import COMMANDS, run_command
 from services.user_encoder.ladder import Ladder
 from services.user_encoder.servicer import SERVICES, add_servicers, load_encoder
@@ -33,12 +35,21 @@ def main(arguments: Sequence[str]) -> int:
 async def serve(settings: UserEncoderSettings) -> None:
     """Serves until a signal comes."""
     # The store is the outer one: it closes after the last call has been answered.
-    async with aclosing(open_store(settings)) as store, Life(settings, SERVICES) as life:
+    async with aclosing(open_store(settings)) as store, Life(settings, SERVICES, name="user_encoder") as life:
         spaces = Spaces(Registry(settings.registry), partial(load_encoder, threads=settings.threads), settings)
         await spaces.start()
         ladder = Ladder(store, settings)
+        _watch(life.telemetry, spaces, ladder)
         add_servicers(spaces, ladder, life.server)
         await life.run(spaces.watch(), ladder.watch())
+
+
+def _watch(telemetry: Telemetry, spaces: Spaces[Encoder], ladder: Ladder) -> None:
+    telemetry.watch_spaces(spaces)
+    telemetry.gauge("store_reachable", "1 while the feature store answers.", lambda: ladder.breaker.reachable)
+    telemetry.counter("stale_answers", "Answers made of what was remembered.", lambda: ladder.stale_answers)
+    telemetry.counter("blind_answers", "Answers made without anything stored.", lambda: ladder.blind_answers)
+    telemetry.counter("refused_writes", "Events that could not be stored.", lambda: ladder.refused_writes)
 
 
 if __name__ == "__main__":

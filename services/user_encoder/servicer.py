@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import grpc.aio
 
@@ -12,8 +11,10 @@ from marquee.engine.encoder import Encoder
 from marquee.errors import InvalidRequest, MarqueeError, to_status
 from marquee.features import Floats
 from marquee.v1 import live_features_pb2_grpc, types_pb2, user_encoder_pb2, user_encoder_pb2_grpc
+from services.common.deadlines import time_left
 from services.common.requests import request_id_of
 from services.common.spaces import Loaded, Spaces
+from services.common.telemetry import stage
 from services.user_encoder.checks import (
     DEFAULT_LEFT_OUT,
     MAX_LEFT_OUT,
@@ -40,7 +41,7 @@ from services.user_encoder.explaining import Explainer
 from services.user_encoder.ladder import Ladder
 from services.user_encoder.live_features import LiveFeaturesServicer
 from services.user_encoder.together import Together
-from services.user_encoder.wire import Context, clock_ms, columns, seconds_left
+from services.user_encoder.wire import Context, clock_ms, columns
 
 MAX_BATCH = 1024
 
@@ -75,12 +76,14 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         self, request: user_encoder_pb2.EncodeRequest, context: Context
     ) -> user_encoder_pb2.EncodeResponse:
         """Encodes one person."""
-        now_ms, left_s = clock_ms(), seconds_left(context)
+        now_ms = clock_ms()
         request_id = request_id_of(request.request_id)
         ask = _ask(request, _moment(request, now_ms), now_ms, "")
         loaded = self._spaces.get(request.space)
-        known = await look_up(self._ladder, ask.user_id, left_s)
-        vector, account = await self._together.encode(loaded.model, ask._replace(known=known))
+        with stage("store"):
+            known = await look_up(self._ladder, ask.user_id, time_left())
+        with stage("encode"):
+            vector, account = await self._together.encode(loaded.model, ask._replace(known=known))
         count_degraded(self._ladder, [account])
         return user_encoder_pb2.EncodeResponse(
             vector=_pack(vector),
@@ -102,14 +105,13 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         self, request: user_encoder_pb2.BatchEncodeRequest, context: Context
     ) -> user_encoder_pb2.BatchEncodeResponse:
         """Encodes up to 1,024 people."""
-        seconds_left(context)
         now_ms = clock_ms()
         request_id = request_id_of(request.request_id)
         check_count(len(request.items), MAX_BATCH, "items")
         moment = _moment(request, now_ms)
         loaded = self._spaces.get(request.space)
         people = _asks(request, moment, now_ms)
-        batch = await encode_batch(loaded.model, self._ladder, people, partial(seconds_left, context))
+        batch = await encode_batch(loaded.model, self._ladder, people, time_left)
         return user_encoder_pb2.BatchEncodeResponse(
             vectors=_pack(batch.vectors_BD),
             results=_results(batch),
@@ -123,7 +125,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         self, request: user_encoder_pb2.ExplainRequest, context: Context
     ) -> user_encoder_pb2.ExplainResponse:
         """Says which of a person's events speak for and against movies."""
-        now_ms, left_s = clock_ms(), seconds_left(context)
+        now_ms = clock_ms()
         request_id = request_id_of(request.request_id)
         movie_ids = read_movie_ids(request.movie_ids)
         most = read_size(request.max_events, DEFAULT_LEFT_OUT, MAX_LEFT_OUT, "max_events")
@@ -131,7 +133,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         ask = _ask(request, moment, now_ms, "")
         events = read_events(*ask.sent)
         loaded = self._spaces.get(request.space)
-        known = await look_up(self._ladder, ask.user_id, left_s)
+        known = await look_up(self._ladder, ask.user_id, time_left())
         prepared = prepare(loaded.model, Person(ask.user_id, events), known, moment)
         explained = await self._explainer.explain(loaded.model, prepared, movie_ids, most)
         count_degraded(self._ladder, [prepared])

@@ -1,4 +1,4 @@
-"""What the servicers share: the clock, deadlines, and how events stand in an answer."""
+"""What the servicers share: the clock, and how events stand in an answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import grpc.aio
 import numpy as np
 
-from marquee.errors import DeadlineExceeded
 from marquee.features import Events
 from marquee.v1 import types_pb2
 
@@ -18,17 +17,6 @@ Context = grpc.aio.ServicerContext[Any, Any]
 def clock_ms() -> int:
     """Reads the server's clock: UTC milliseconds."""
     return time.time_ns() // 1_000_000
-
-
-def seconds_left(context: Context) -> float | None:
-    """Says how long the caller still waits, None being for ever; raises DeadlineExceeded where they no longer do."""
-    left_s: float | None = context.time_remaining()
-    if left_s is not None and left_s <= 0:
-        raise DeadlineExceeded(
-            "the call's deadline had passed before it was answered; give it a longer one, or see what the service is "
-            "busy with"
-        )
-    return left_s
 
 
 def columns(events: Events) -> types_pb2.EventColumns:

@@ -6,15 +6,12 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
 
 import grpc
 import pytest
 
-from marquee.errors import DeadlineExceeded
 from marquee.features import LIKED
 from marquee.v1 import user_encoder_pb2
-from services.user_encoder.wire import Context, seconds_left
 from tests.bundles import make_bundle
 from tests.encoder_rigs import Row, columns, encoder
 from tests.rigs import publish
@@ -88,21 +85,3 @@ async def test_a_call_that_comes_too_late_is_refused(port: int, method: str, tim
 
 async def test_a_call_that_comes_in_time_is_answered(port: int) -> None:
     assert await status_of(port, "Encode", CALLS["Encode"].SerializeToString(), "20S") == 0
-
-
-class Late:
-    """Is a call of which gRPC has not noticed yet that its time is over: on a socket, that is a race."""
-
-    def __init__(self, left_s: float | None) -> None:
-        self._left_s = left_s
-
-    def time_remaining(self) -> float | None:
-        return self._left_s
-
-
-def test_what_is_left_of_a_deadline() -> None:
-    contexts = [cast("Context", cast("Any", Late(left_s))) for left_s in (None, 0.25, 0.0)]
-    assert seconds_left(contexts[0]) is None
-    assert seconds_left(contexts[1]) == 0.25
-    with pytest.raises(DeadlineExceeded, match="give it a longer one"):
-        seconds_left(contexts[2])
