@@ -11,6 +11,9 @@ from google.protobuf.message import DecodeError
 from marquee import errors
 from marquee.client.rpcs import Service
 
+# The core has one code for a server with too many calls and for this.
+_TOO_LARGE = "message larger than max"
+
 
 class Peer(NamedTuple):
     """Says who was called, where, within how many seconds, and whether over TLS."""
@@ -28,12 +31,19 @@ def translate(error: grpc.RpcError, peer: Peer) -> errors.MarqueeError:
     details = next((value for key, value in trailers if key == errors.DETAILS_KEY), None)
     text = error.details() or ""
     if not isinstance(details, bytes):
-        return errors.from_rpc(error.code(), _explain(error.code(), text, peer), None)
+        return _unexplained(error.code(), text, peer)
     try:
         return errors.from_rpc(error.code(), text, details)
     except DecodeError:
         # Something between here and the service wrote a trailer that is no google.rpc.Status.
         return errors.from_rpc(error.code(), text, None)
+
+
+def _unexplained(code: grpc.StatusCode, text: str, peer: Peer) -> errors.MarqueeError:
+    """Makes an error of what gRPC's core, here or there, or something on the way has said."""
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in text:
+        return errors.Overloaded(f"{peer.service} at {peer.address} has too many calls ({text}); send fewer, or later")
+    return errors.from_rpc(code, _explain(code, text, peer), None)
 
 
 def too_late(peer: Peer) -> errors.DeadlineExceeded:
@@ -62,6 +72,8 @@ def _explain(code: grpc.StatusCode, text: str, peer: Peer) -> str:
             return f"what answers at {peer.address} is no {peer.service}, or an older one ({text}); check the address"
         case grpc.StatusCode.UNAUTHENTICATED:
             return f"{peer.service} at {peer.address} does not know who calls ({text}); give its api_key"
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return f"a message is too large ({text}); ask for less at a time"
         case _:
             return text
 

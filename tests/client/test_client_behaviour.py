@@ -367,13 +367,13 @@ class TestErrors:
         assert isinstance(caught.value.__cause__, grpc.RpcError)
 
     async def test_a_status_of_nobodys_is_a_remote_error(self, client: Ask, services: Services) -> None:
-        async def shed(request: Any, context: Any) -> None:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls")
+        async def abort(request: Any, context: Any) -> None:
+            await context.abort(grpc.StatusCode.ABORTED, "somebody else was faster")
 
-        services.fake.then("GetModel", shed)
-        with pytest.raises(errors.RemoteError, match="RESOURCE_EXHAUSTED: too many calls") as caught:
+        services.fake.then("GetModel", abort)
+        with pytest.raises(errors.RemoteError, match="ABORTED: somebody else was faster") as caught:
             await client("status")
-        assert caught.value.remote_code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert caught.value.remote_code is grpc.StatusCode.ABORTED
 
     async def test_details_that_are_no_status_are_passed_over(self, client: Ask, services: Services) -> None:
         async def garble(request: Any, context: Any) -> None:

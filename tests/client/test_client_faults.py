@@ -127,6 +127,22 @@ class TestOverload:
         assert 1 <= sent <= 40
         assert told == {"too many calls": sent, "this client did not send the call": 200 - sent}
 
+    async def test_what_the_core_turns_away_is_overload(self, client: Ask, services: Services) -> None:
+        async def turn_away(request: Any, context: Any) -> None:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many pending requests for this server")
+
+        services.fake.then("GetIndex", turn_away)
+        with pytest.raises(errors.Overloaded, match=r"has too many calls \(Too many pending requests") as caught:
+            await client("retriever_state")
+        assert caught.value.retry_after_s is None
+        services.fake.then("Encode", turn_away)
+        assert (await client("recommend", "42")).degraded
+
+    async def test_a_message_that_is_too_large_is_no_overload(self, client: Ask, services: Services) -> None:
+        with pytest.raises(errors.RemoteError, match=r"a message is too large .*; ask for less at a time"):
+            await client("search", "x" * (33 << 20))
+        assert services.fake.calls == []
+
     async def test_one_rpc_refused_leaves_the_others_alone(self, client: Ask, services: Services) -> None:
         services.fake.then("GetIndex", *[errors.Overloaded("too many calls") for _ in range(20)])
         for _ in range(20):
