@@ -1,0 +1,236 @@
+"""What an operator wants to see: what each replica has loaded, and how fast the services answer now."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Final, NamedTuple
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from marquee.client import AsyncRecommender, EncoderState, MarqueeError, Metric, ReplicaState
+
+_DEADLINE_S: Final = 1.0
+# Rates over less are noise; several operators who look share what was read.
+_LEAST_S: Final = 1.0
+_MOST_BYTES: Final = 4 << 20
+_CALLS, _SECONDS = "_calls_total", "_call_seconds_bucket"
+# Calls that probes make, which say nothing of the load.
+_UNTOLD = frozenset({"Check", "Watch"})
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """Is one replica: what it says of itself, or why it does not."""
+
+    service: str
+    address: str
+    state: ReplicaState | None
+    error: str = ""
+
+    @property
+    def store(self) -> str:
+        """Says how an encoder's store is; empty for a retriever."""
+        if not isinstance(self.state, EncoderState):
+            return ""
+        store = self.state.store
+        return f"{store.kind}, " + ("reachable" if store.reachable else f"away: {store.last_error}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Is what one method did of late: calls and failures a second, and latencies in milliseconds."""
+
+    service: str
+    method: str
+    calls: float
+    failures: float
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Is what the services did in the last `seconds`; `problems` says which of them did not tell."""
+
+    rows: tuple[Rate, ...]
+    seconds: float
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Is a part of an evaluation: metrics by systems, for one protocol and one kind of target."""
+
+    title: str
+    systems: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Metric | None, ...]], ...]
+
+
+def tables(metrics: Sequence[Metric]) -> tuple[Table, ...]:
+    """Arranges the figures of a bundle's evaluation."""
+    groups: defaultdict[tuple[str, str], list[Metric]] = defaultdict(list)
+    for metric in metrics:
+        groups[metric.protocol, metric.targets].append(metric)
+    return tuple(
+        _table(f"Protocol {protocol}, {targets} targets", group) for (protocol, targets), group in groups.items()
+    )
+
+
+def _table(title: str, metrics: Sequence[Metric]) -> Table:
+    systems = tuple(dict.fromkeys(metric.system for metric in metrics))
+    found = {(metric.name, metric.system): metric for metric in metrics}
+    names = dict.fromkeys(metric.name for metric in metrics)
+    return Table(title, systems, tuple((name, tuple(found.get((name, one)) for one in systems)) for name in names))
+
+
+class Replicas:
+    """Asks replicas of both services what they have loaded; a client for each, all closed together."""
+
+    def __init__(self, encoders: Mapping[str, AsyncRecommender], retrievers: Mapping[str, AsyncRecommender]) -> None:
+        self._encoders, self._retrievers = encoders, retrievers
+
+    async def states(self) -> tuple[Replica, ...]:
+        """Reads the state of every replica; one that does not answer says why."""
+        asked = [self._encoder(address, client) for address, client in self._encoders.items()]
+        asked += [self._retriever(address, client) for address, client in self._retrievers.items()]
+        return tuple(await asyncio.gather(*asked))
+
+    async def close(self) -> None:
+        """Closes the clients."""
+        for client in {*self._encoders.values(), *self._retrievers.values()}:
+            await client.close()
+
+    async def _encoder(self, address: str, client: AsyncRecommender) -> Replica:
+        try:
+            return Replica("user_encoder", address, await client.encoder_state(deadline_s=_DEADLINE_S))
+        except MarqueeError as error:
+            return Replica("user_encoder", address, None, error.message)
+
+    async def _retriever(self, address: str, client: AsyncRecommender) -> Replica:
+        try:
+            return Replica("retriever", address, await client.retriever_state(deadline_s=_DEADLINE_S))
+        except MarqueeError as error:
+            return Replica("retriever", address, None, error.message)
+
+
+class _Key(NamedTuple):
+    service: str
+    method: str
+
+
+@dataclass(slots=True)
+class _Sample:
+    """Is what was counted since the services started; buckets are cumulative, by their upper bound in seconds."""
+
+    calls: defaultdict[_Key, float]
+    failures: defaultdict[_Key, float]
+    buckets: defaultdict[_Key, defaultdict[float, float]]
+
+
+class Meter:
+    """Reads services' metrics, at most once a second, and says what happened since the last time."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self._urls = urls
+        self._last: _Sample | None = None
+        self._at_s = 0.0
+        self._rates = Rates((), 0.0, ())
+        self._turn = asyncio.Lock()
+
+    @property
+    def used(self) -> bool:
+        """Says whether there is anything to read."""
+        return bool(self._urls)
+
+    async def rates(self) -> Rates:
+        """Says what happened of late; no rows where this is the first look."""
+        async with self._turn:
+            now = time.monotonic()
+            if self._last is None or now - self._at_s >= _LEAST_S:
+                await self._read(now)
+            return self._rates
+
+    async def _read(self, now: float) -> None:
+        texts = await asyncio.gather(*(asyncio.to_thread(_fetch, url) for url in self._urls))
+        problems = tuple(text.problem for text in texts if text.problem)
+        sample = _sample(text.body for text in texts)
+        rows = () if self._last is None else _compare(self._last, sample, now - self._at_s)
+        self._rates = Rates(rows, now - self._at_s if self._last else 0.0, problems)
+        self._last, self._at_s = sample, now
+
+
+class _Text(NamedTuple):
+    body: str
+    problem: str
+
+
+def _fetch(url: str) -> _Text:
+    try:
+        with urllib.request.urlopen(url, timeout=_DEADLINE_S) as answer:
+            return _Text(answer.read(_MOST_BYTES).decode("utf-8", "replace"), "")
+    except (OSError, HTTPException) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        return _Text("", f"{url} does not answer ({reason}); start the service with --metrics-port")
+
+
+def _sample(texts: Iterable[str]) -> _Sample:
+    sample = _Sample(defaultdict(float), defaultdict(float), defaultdict(lambda: defaultdict(float)))
+    for text in texts:
+        try:
+            for family in text_string_to_metric_families(text):
+                for one in family.samples:
+                    _add(sample, one.name, one.labels, one.value)
+        except ValueError:
+            # Whatever answered there is no Prometheus exporter; what was read before it was cut off counts.
+            continue
+    return sample
+
+
+def _add(sample: _Sample, name: str, labels: Mapping[str, str], value: float) -> None:
+    method = labels.get("method", "")
+    if not name.startswith("marquee_") or not method or method in _UNTOLD:
+        return
+    if name.endswith(_CALLS):
+        key = _Key(name.removeprefix("marquee_").removesuffix(_CALLS), method)
+        sample.calls[key] += value
+        sample.failures[key] += value if labels.get("code") != "OK" else 0.0
+    elif name.endswith(_SECONDS):
+        key = _Key(name.removeprefix("marquee_").removesuffix(_SECONDS), method)
+        sample.buckets[key][float(labels["le"])] += value
+
+
+def _compare(before: _Sample, after: _Sample, seconds: float) -> tuple[Rate, ...]:
+    rows = []
+    for key in sorted(after.calls):
+        # A service that was started anew counts from 0 again.
+        calls = max(0.0, after.calls[key] - before.calls[key])
+        failures = max(0.0, after.failures[key] - before.failures[key])
+        counts = {bound: count - before.buckets[key][bound] for bound, count in sorted(after.buckets[key].items())}
+        p50, p99 = quantile(counts, 0.5), quantile(counts, 0.99)
+        rows.append(Rate(key.service, key.method, calls / seconds, failures / seconds, p50, p99))
+    return tuple(rows)
+
+
+def quantile(counts: Mapping[float, float], share: float) -> float | None:
+    """Estimates a quantile, in milliseconds, from cumulative counts by upper bound in seconds, ascending.
+
+    Inside a bucket all values are taken to be spread evenly; in the last, unbounded one, for its lower bound. None
+    where nothing was counted.
+    """
+    total = max(counts.values(), default=0.0)
+    if total <= 0:
+        return None
+    wanted, low, below = share * total, 0.0, 0.0
+    for high, count in counts.items():
+        if count >= wanted and count > below:
+            reached = low if high == float("inf") else low + (high - low) * (wanted - below) / (count - below)
+            return 1000 * reached
+        low, below = high, count
+    return None

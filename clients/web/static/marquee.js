@@ -1,0 +1,245 @@
+// Makes the page answer in place. Everything here also works without it, a page at a time.
+"use strict";
+
+const told = document.getElementById("told");
+const home = document.getElementById("home");
+const filters = document.getElementById("filters");
+const LOOK_AGAIN_MS = 3000;
+const QUIET_MS = 5000;
+document.documentElement.classList.add("scripted");
+
+let quiet;
+function say(text) {
+  clearTimeout(quiet);
+  told.textContent = text;
+  told.classList.remove("idle");
+  quiet = setTimeout(() => told.classList.add("idle"), QUIET_MS);
+}
+if (told.textContent) quiet = setTimeout(() => told.classList.add("idle"), QUIET_MS);
+
+const AWAY = "The page cannot be reached right now. Try again in a moment.";
+const TOO_MUCH = "That was too much at once. Wait a second, and go on.";
+
+async function ask(path, options = {}) {
+  const answer = await fetch(path, { ...options, headers: { "X-Requested-With": "marquee" }, credentials: "same-origin" });
+  if (answer.status === 429) throw new Error(TOO_MUCH);
+  return answer;
+}
+
+// The first page: filters and clicks change it in place. An answer that a later question overtook is dropped.
+
+let asked = 0;
+function show(html) {
+  const focused = place();
+  home.innerHTML = html;
+  refocus(focused);
+  lookAgain();
+}
+
+// Where the focus was: which film of which list, and which of its buttons.
+function place() {
+  const film = document.activeElement?.closest?.("#home .film");
+  if (!film) return null;
+  const list = [...home.querySelectorAll(".grid, .reel")].indexOf(film.parentElement);
+  const at = [...film.parentElement.children].indexOf(film);
+  const part = [...film.querySelectorAll("a, button")].indexOf(document.activeElement);
+  return { id: film.dataset.film, list, at, part };
+}
+
+function refocus(was) {
+  if (!was) return;
+  const lists = [...home.querySelectorAll(".grid, .reel")];
+  const list = lists[was.list] ?? lists[0];
+  const stayed = list?.querySelector(`[data-film="${CSS.escape(was.id)}"]`);
+  const film = stayed ?? list?.children[Math.min(was.at, list.children.length - 1)];
+  const parts = film?.querySelectorAll("a, button") ?? [];
+  (parts[Math.max(0, was.part)] ?? parts[0] ?? document.getElementById("main")).focus({ preventScroll: !!stayed });
+}
+
+let waiting;
+function lookAgain() {
+  clearTimeout(waiting);
+  if (home?.querySelector("form")?.dataset.whole === "false") waiting = setTimeout(reload, LOOK_AGAIN_MS);
+}
+
+async function reload() {
+  const turn = ++asked;
+  const was = home.querySelector("form")?.dataset.whole;
+  try {
+    const answer = await ask("/parts/home" + location.search);
+    if (turn !== asked) return;
+    if (answer.ok) show(await answer.text());
+    if (was === "false" && home.querySelector("form").dataset.whole === "true") say("Everything is back.");
+  } catch (error) {
+    if (turn === asked) waiting = setTimeout(reload, LOOK_AGAIN_MS);
+  }
+}
+
+async function filter() {
+  const turn = ++asked;
+  const pairs = [...new FormData(filters)].filter(([, value]) => value);
+  const query = new URLSearchParams(pairs).toString();
+  history.replaceState(null, "", query ? "/?" + query : "/");
+  try {
+    const answer = await ask("/parts/home" + location.search);
+    if (turn !== asked) return;
+    if (!answer.ok) throw new Error(AWAY);
+    show(await answer.text());
+    const count = home.querySelectorAll("[data-list] > li").length;
+    say(count === 1 ? "1 film." : `${count} films.`);
+  } catch (error) {
+    say(error instanceof TypeError ? AWAY : error.message);
+  }
+}
+
+if (filters) {
+  filters.addEventListener("change", (event) => { if (event.target.checkValidity()) filter(); });
+  filters.addEventListener("submit", (event) => { event.preventDefault(); filter(); });
+  lookAgain();
+}
+
+// Opinions: one question at a time for each film; of what is clicked meanwhile, the last is asked next.
+
+const busy = new Map();
+
+document.addEventListener("submit", (event) => {
+  const button = event.submitter;
+  if (!button?.formAction.endsWith("/opinion")) return;
+  event.preventDefault();
+  const body = new URLSearchParams(new FormData(event.target, button));
+  if (home?.contains(event.target)) {
+    body.set("part", "home");
+    body.set("back", location.pathname + location.search);
+    body.set("shown", [...home.querySelectorAll("[data-list] > li")].map((film) => film.dataset.film).join(","));
+  }
+  state(button.formAction, body);
+});
+
+async function state(path, body) {
+  if (busy.has(path)) {
+    busy.set(path, body);
+    return;
+  }
+  busy.set(path, null);
+  mark(path, true);
+  const turn = ++asked;
+  try {
+    const answer = await ask(path, { method: "POST", body });
+    if (!answer.headers.get("Content-Type")?.startsWith("application/json")) throw new Error(AWAY);
+    await shown(await answer.json(), turn);
+  } catch (error) {
+    say(error instanceof TypeError ? AWAY : error.message);
+  } finally {
+    const next = busy.get(path);
+    busy.delete(path);
+    mark(path, false);
+    if (next) state(path, next);
+  }
+}
+
+async function shown(answer, turn) {
+  say(answer.told);
+  if (!answer.done) return;
+  if (answer.html && turn === asked) show(answer.html);
+  if (!home) await renew();
+}
+
+function mark(path, on) {
+  for (const button of document.querySelectorAll("button")) {
+    if (button.formAction === path) button.setAttribute("aria-disabled", on);
+  }
+}
+
+// Any other page is asked for again, and what it shows is put in place.
+async function renew() {
+  const answer = await ask(location.href);
+  if (!answer.ok) return;
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const value = document.activeElement?.value;
+  const id = document.activeElement?.id;
+  document.getElementById("main").replaceChildren(...page.getElementById("main").children);
+  const again = id ? document.getElementById(id) : document.querySelector(`main button[value="${CSS.escape(value ?? "")}"]`);
+  (again ?? document.getElementById("main")).focus({ preventScroll: true });
+}
+
+// Finding a film while its title is typed.
+
+const box = document.getElementById("q");
+const found = document.getElementById("found");
+const TYPING_MS = 60;
+let typing, question;
+
+Object.entries({ role: "combobox", "aria-autocomplete": "list", "aria-expanded": "false", "aria-controls": "options" })
+  .forEach(([name, value]) => box.setAttribute(name, value));
+
+function closeFound() {
+  question?.abort();
+  clearTimeout(typing);
+  found.hidden = true;
+  box.setAttribute("aria-expanded", "false");
+  box.removeAttribute("aria-activedescendant");
+}
+
+async function find() {
+  question?.abort();
+  question = new AbortController();
+  const { signal } = question;
+  if (!box.value.trim()) return closeFound();
+  try {
+    const answer = await ask("/parts/search?q=" + encodeURIComponent(box.value.slice(0, 200)), { signal });
+    const html = await answer.text();
+    if (signal.aborted || !answer.ok) return;
+    found.innerHTML = html;
+    found.hidden = false;
+    box.setAttribute("aria-expanded", "true");
+    box.removeAttribute("aria-activedescendant");
+  } catch (error) {
+    if (error.name !== "AbortError") say(error instanceof TypeError ? AWAY : error.message);
+  }
+}
+
+function choose(step) {
+  const options = [...found.querySelectorAll('[role="option"]')];
+  if (found.hidden || !options.length) return;
+  const at = options.findIndex((one) => one.getAttribute("aria-selected") === "true");
+  const next = options[(at + step + options.length + (at < 0 && step < 0 ? 1 : 0)) % options.length];
+  options.forEach((one) => one.setAttribute("aria-selected", one === next));
+  box.setAttribute("aria-activedescendant", next.id);
+  next.scrollIntoView({ block: "nearest" });
+}
+
+box.addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(find, TYPING_MS);
+});
+box.addEventListener("keydown", (event) => {
+  if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+    event.preventDefault();
+    choose(event.key === "ArrowDown" ? 1 : -1);
+  } else if (event.key === "Escape") {
+    closeFound();
+  } else if (event.key === "Enter") {
+    const link = found.hidden ? null : found.querySelector('[aria-selected="true"] a');
+    if (link) {
+      event.preventDefault();
+      location.href = link.href;
+    }
+  }
+});
+document.addEventListener("click", (event) => { if (!event.target.closest(".find")) closeFound(); });
+document.addEventListener("focusin", (event) => { if (!event.target.closest(".find")) closeFound(); });
+
+// The operator's page looks again by itself.
+
+const operator = document.getElementById("operator");
+if (operator) {
+  setInterval(async () => {
+    if (document.hidden) return;
+    try {
+      const answer = await ask("/parts/operator");
+      if (answer.ok) operator.innerHTML = await answer.text();
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error;
+    }
+  }, 2000);
+}
