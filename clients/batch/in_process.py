@@ -133,6 +133,6 @@ class _Model:
             check_filter(wanted.filter, "filter")
             mask = np.ones(self._index.count, bool)
             with Catalog(self._catalog) as catalog:
-                Facts(self._index.movie_ids, catalog.all()).keep(mask, wanted.filter)
+                Facts(self._index.movie_ids, catalog.columns()).keep(mask, wanted.filter)
             self._passing = key, mask
         return self._passing[1]

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from marquee.bundle import titles
+from marquee.bundle import columns, titles
 from marquee.errors import BundleError, DataError
 from marquee.movies import MovieRecord
 
@@ -69,8 +69,9 @@ def write_catalog(path: Path, movies: Sequence[MovieRecord]) -> None:
     path.unlink(missing_ok=True)
     connection = sqlite3.connect(path, isolation_level=None)
     try:
-        connection.executescript(_PRAGMAS + "BEGIN;" + _SCHEMA + titles.SCHEMA.format(schema="main"))
+        connection.executescript(_PRAGMAS + "BEGIN;" + _SCHEMA + columns.SCHEMA + titles.SCHEMA.format(schema="main"))
         connection.executemany(_INSERT, (_to_row(movie) for movie in ascending))
+        columns.write_columns(connection, ascending)
         titles.write_titles(connection, ascending)
         connection.execute("COMMIT")
         connection.execute("VACUUM")
@@ -188,6 +189,14 @@ class Catalog:
         ):
             yield from map(_from_row, rows)
             last = rows[-1][0]
+
+    def columns(self) -> columns.Columns:
+        """Reads what filters ask of all movies: from a table of its own, or of an older catalogue movie by movie."""
+        try:
+            found = columns.read_columns(self._rows, self.count)
+        except ValueError as error:
+            raise BundleError(f"{self._path}: its columns are no good ({error}); export the bundle again") from error
+        return found or columns.make_columns(self.all())
 
     def search(
         self, text: str, *, limit: int, offset: int = 0, hidden: Callable[[int], bool] | None = None

@@ -6,17 +6,16 @@ N movies, in the rows of the index.
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from marquee.engine.groups import Groups, GroupsMaker
+from marquee.bundle.columns import NO_YEAR, Columns
+from marquee.engine.groups import Groups
 from marquee.errors import InvalidRequest
 from marquee.features import HistoryIndex, Int64s, fold
-from marquee.movies import MovieRecord
 from marquee.v1 import types_pb2
 
 Mask = npt.NDArray[np.bool_]
@@ -27,8 +26,6 @@ MAX_IDS = 100_000
 _NAMES = ("genres_any", "genres_all", "genres_none", "languages", "people_any")
 _IDS = ("include_ids", "exclude_ids")
 _RANGES = ("year", "rating_count")
-
-NO_YEAR = np.iinfo(np.int32).min
 
 
 def check_filter(wanted: types_pb2.MovieFilter, path: str) -> None:
@@ -59,21 +56,20 @@ def _check_range(wanted: types_pb2.MovieFilter, name: str, path: str) -> None:
 class Facts:
     """Holds what filters ask of movies, by row; a language is its code, 0 where none is known."""
 
-    def __init__(self, movie_ids: Int64s, movies: Iterable[MovieRecord]) -> None:
-        maker = _FactsMaker(movies)
-        rows = HistoryIndex(movie_ids).rows(np.array(maker.ids))
+    def __init__(self, movie_ids: Int64s, columns: Columns) -> None:
+        rows = HistoryIndex(movie_ids).rows(columns.ids)
         count = len(movie_ids)
         self.known = np.zeros(count, bool)
         self.known[rows[rows >= 0]] = True
-        self.years = _by_row(maker.years, rows, count)
-        self._ratings = _by_row(maker.ratings, rows, count)
-        self.rating_counts = _by_row(maker.rating_counts, rows, count)
-        self.languages = _by_row(maker.languages, rows, count)
-        self.language_codes = maker.language_codes
-        self.genre_spellings = {genre.casefold(): genre for genre in reversed(maker.genre_spellings)}
-        self.genres = maker.genres.make(rows, count, str.casefold)
-        self.directors = maker.directors.make(rows, count, fold)
-        self._people = maker.people.make(rows, count, fold)
+        self.years = _by_row(columns.years, rows, count)
+        self._ratings = _by_row(columns.ratings, rows, count)
+        self.rating_counts = _by_row(columns.rating_counts, rows, count)
+        self.languages = _by_row(columns.languages, rows, count)
+        self.language_codes = {name: code for code, name in enumerate(columns.language_names, start=1)}
+        self.genre_spellings = {genre.casefold(): genre for genre in reversed(columns.spellings)}
+        self.genres, self.directors, self._people = (
+            Groups(listed, rows, count) for listed in (columns.genres, columns.directors, columns.people)
+        )
         self._nothing = np.zeros(count, bool)
         # A dozen or two; of a common one the rows would take as much room and longer.
         self.genre_masks = {name: self._mask(self.genres, [name]) for name in self.genres.names()}
@@ -132,37 +128,8 @@ class Facts:
             mask &= self.rating_counts <= wanted.rating_count_max
 
 
-class _FactsMaker:
-    """Reads movies, one after the other, into columns."""
-
-    def __init__(self, movies: Iterable[MovieRecord]) -> None:
-        self.ids, self.rating_counts = array("q"), array("q")
-        self.years, self.languages = array("i"), array("i")
-        self.ratings = array("f")
-        self.language_codes: dict[str, int] = {}
-        self.genre_spellings: dict[str, None] = {}
-        self.genres, self.directors, self.people = GroupsMaker(), GroupsMaker(), GroupsMaker()
-        for movie in movies:
-            self._add(movie)
-
-    def _add(self, movie: MovieRecord) -> None:
-        self.ids.append(movie.movie_id)
-        self.years.append(NO_YEAR if movie.year is None else movie.year)
-        self.ratings.append(math.nan if movie.mean_rating is None else movie.mean_rating)
-        self.rating_counts.append(movie.rating_count)
-        self.languages.append(self._language(movie.language.casefold()))
-        self.genres.add(movie.genres)
-        self.genre_spellings.update(dict.fromkeys(movie.genres))
-        self.directors.add(movie.directors)
-        self.people.add((*movie.directors, *movie.cast))
-
-    def _language(self, name: str) -> int:
-        return self.language_codes.setdefault(name, len(self.language_codes) + 1) if name else 0
-
-
-def _by_row(column: array[int] | array[float], rows: Int64s, count: int) -> npt.NDArray[Any]:
+def _by_row(column: npt.NDArray[Any], rows: Int64s, count: int) -> npt.NDArray[Any]:
     """Lays a column out by row; what has the row -1 is left out, and a row that nothing has stays 0."""
-    values = np.array(column)
-    laid_out = np.zeros(count, values.dtype)
-    laid_out[rows[rows >= 0]] = values[rows >= 0]
+    laid_out = np.zeros(count, column.dtype)
+    laid_out[rows[rows >= 0]] = column[rows >= 0]
     return laid_out

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import itertools
-from array import array
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from marquee.bundle.columns import Int32s, Listed
 from marquee.features import Int64s
 
-Int32s = npt.NDArray[np.int32]
+# Where what belongs to a key begins: of either width.
+Starts = npt.NDArray[np.signedinteger[Any]]
 
 
 class Ragged:
-    """Holds for each of `count` keys its values, in one array: a Python object a key would cost a hundred bytes."""
+    """Holds for each key its values, in one array: a Python object a key would cost a hundred bytes."""
 
-    def __init__(self, keys: Int32s, values: Int32s, count: int) -> None:
-        order = np.argsort(keys, kind="stable")
-        self._values = values[order]
-        self._starts = np.searchsorted(keys[order], np.arange(count + 1))
+    def __init__(self, starts: Starts, values: Int32s) -> None:
+        self._starts = starts
+        self._values = values
+
+    def turned(self, count: int) -> Ragged:
+        """Makes the one whose keys, `count` of them, are the values of this."""
+        order = np.argsort(self._values, kind="stable")
+        keys = np.repeat(np.arange(len(self._starts) - 1, dtype=np.int32), np.diff(self._starts))
+        return Ragged(np.searchsorted(self._values[order], np.arange(count + 1)), keys[order])
 
     def of(self, key: int) -> Int32s:
         """Lists the values of a key."""
         return self._values[self._starts[key] : self._starts[key + 1]]
 
-    def of_each(self, keys: Int64s) -> tuple[Int64s, Int32s]:
+    def of_each(self, keys: Int64s) -> tuple[Starts, Int32s]:
         """Lists the values of several keys in one array, and where those of each begin, the end of all at the end."""
         starts = self._starts[keys]
         lengths = self._starts[keys + 1] - starts
@@ -38,7 +42,7 @@ class Ragged:
 class Memberships:
     """Says of several movies, by position, which groups they are in."""
 
-    def __init__(self, starts: Int64s, groups: Int32s) -> None:
+    def __init__(self, starts: Starts, groups: Int32s) -> None:
         self._starts = starts.tolist()
         self._groups = groups
         self._positions = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
@@ -55,12 +59,18 @@ class Memberships:
 
 
 class Groups:
-    """Knows groups by name, movies by row, and each by the other."""
+    """Knows groups by name, movies by row, and each by the other.
 
-    def __init__(self, codes: dict[str, int], members: Ragged, groups: Ragged) -> None:
-        self._codes = codes
-        self._members = members
-        self._groups = groups
+    The movies of `listed` have `row_of_movie`, -1 where they have none; of `rows` rows some may have no movie.
+    """
+
+    def __init__(self, listed: Listed, row_of_movie: Int64s, rows: int) -> None:
+        self._codes = {name: code for code, name in enumerate(listed.names)}
+        # The row -1, of a movie that is not there, writes into the last place, which belongs to no row.
+        movie_of_row = np.full(rows + 1, -1, np.int64)
+        movie_of_row[row_of_movie] = np.arange(len(row_of_movie))
+        self._groups = Ragged(*_of_movies(listed, movie_of_row[:rows]))
+        self._members = self._groups.turned(len(self._codes))
 
     def names(self) -> list[str]:
         """Lists the folded names of all groups."""
@@ -80,28 +90,10 @@ class Groups:
         return Memberships(*self._groups.of_each(rows))
 
 
-class GroupsMaker:
-    """Collects the names that movies come with, and makes Groups of them once the movies' rows are known."""
-
-    def __init__(self) -> None:
-        # Names as they are spelt are numbered as they come, without a step of Python each: a million movies have many.
-        self._spelt: defaultdict[str, int] = defaultdict(itertools.count().__next__)
-        self._names = array("i")
-        self._lengths = array("i")
-
-    def add(self, names: Sequence[str]) -> None:
-        """Adds the names of the next movie."""
-        self._names.extend(map(self._spelt.__getitem__, names))
-        self._lengths.append(len(names))
-
-    def make(self, row_of_movie: Int64s, rows: int, fold: Callable[[str], str]) -> Groups:
-        """Makes the groups, one a folded name; a movie is in none twice, and in none at all where its row is -1."""
-        codes: dict[str, int] = {}
-        code_of_spelt = np.array([codes.setdefault(fold(name), len(codes)) for name in self._spelt], np.int64)
-        row_of_name = np.repeat(row_of_movie, np.array(self._lengths))
-        known = row_of_name >= 0
-        # Sorted, as np.unique would hash millions of pairs before it sorts them.
-        pairs = np.sort(row_of_name[known] * len(codes) + code_of_spelt[np.array(self._names)[known]])
-        pairs = pairs[np.diff(pairs, prepend=-1) > 0]
-        at, of = (part.astype(np.int32) for part in np.divmod(pairs, max(1, len(codes))))
-        return Groups(codes, Ragged(of, at, len(codes)), Ragged(at, of, rows))
+def _of_movies(listed: Listed, movies: Int64s) -> tuple[Starts, Int32s]:
+    """Lays the groups out by row; the movie -1 is in none."""
+    # One movie more, which is in no group: -1 finds it at the end.
+    starts = np.append(listed.starts, listed.starts[-1])
+    if np.array_equal(movies, np.arange(len(listed.starts) - 1)):
+        return listed.starts, listed.codes
+    return Ragged(starts, listed.codes).of_each(np.where(movies < 0, len(starts) - 2, movies))

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from marquee.engine.facts import NO_YEAR, Facts
+from marquee.bundle.columns import NO_YEAR
+from marquee.engine.facts import Facts
 from marquee.engine.index import Mask
 from marquee.features import Int64s
 

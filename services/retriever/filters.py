@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from marquee.bundle.columns import Columns
 from marquee.engine.facts import Facts
 from marquee.engine.groups import Groups
 from marquee.engine.index import Index, Mask
 from marquee.features import Int64s
-from marquee.movies import MovieRecord
 from marquee.v1 import types_pb2
 from services.retriever.block_list import BlockList
 
@@ -18,15 +18,15 @@ from services.retriever.block_list import BlockList
 class Filters:
     """Turns filters, exclusions and the block list into masks over the rows of an index."""
 
-    def __init__(self, index: Index, movies: Iterable[MovieRecord], block_list: BlockList) -> None:
+    def __init__(self, index: Index, columns: Columns, block_list: BlockList) -> None:
         self._index = index
-        self.facts = Facts(index.movie_ids, movies)
+        self.facts = Facts(index.movie_ids, columns)
         self._block_list = block_list
         self._blocked = block_list.ids, index.rows(block_list.ids)
 
     @property
     def missing(self) -> Int64s:
-        """Lists the movies of the index that are not among the movies that were given."""
+        """Lists the movies of the index that the columns do not have."""
         return self._index.movie_ids[~self.facts.known]
 
     @property

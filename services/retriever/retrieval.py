@@ -45,7 +45,7 @@ class Retrieval:
         # A connection serves one thread at a time: a title search of milliseconds must not hold up lookups.
         self.titles = Catalog(path)
         self.block_list = block_list or BlockList()
-        self.filters = Filters(self.index, self.catalog.all(), self.block_list)
+        self.filters = Filters(self.index, self.catalog.columns(), self.block_list)
         self.facets = Facets(self.filters.facts, self.index.movie_ids)
         self._details = Details(self.catalog)
         if len(missing := self.filters.missing):

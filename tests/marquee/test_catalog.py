@@ -1,14 +1,19 @@
+import contextlib
+import itertools
 import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from marquee.bundle.catalog import Catalog, write_catalog
+from marquee.bundle.columns import NO_YEAR, TABLE, Columns, Listed, make_columns
 from marquee.errors import BundleError, DataError
 from marquee.movies import MovieRecord
+from tests.bundles import movie_record
 
 ALIEN = MovieRecord(
     movie_id=1214,
@@ -216,6 +221,72 @@ def test_a_further_table_does_not_disturb_readers(tmp_path: Path) -> None:
     later.close()
     with Catalog(tmp_path / "c") as catalog:
         assert catalog.search("alie", limit=1) == [ALIEN]
+
+
+def flat(columns: Columns) -> dict[str, Any]:
+    fields = columns._asdict()
+    return {
+        f"{name}.{part}": np.asarray(value).tolist()
+        for name, field in fields.items()
+        for part, value in (field._asdict() if isinstance(field, Listed) else {"": field}).items()
+    }
+
+
+def assert_same(one: Columns, other: Columns) -> None:
+    np.testing.assert_equal(flat(one), flat(other))
+
+
+def test_columns_are_those_of_the_movies(tmp_path: Path) -> None:
+    movies = [movie_record(number) for number in range(200)]
+    write_catalog(tmp_path / "c", movies[::-1])
+    with Catalog(tmp_path / "c") as catalog:
+        found = catalog.columns()
+    assert_same(found, make_columns(movies))
+    assert found.years[:6].tolist() == [movie.year or NO_YEAR for movie in movies[:6]]
+    directors = found.directors
+    of = [directors.codes[start:end].tolist() for start, end in itertools.pairwise(directors.starts)]
+    assert [[directors.names[code] for code in codes] for codes in of] == [
+        [name.lower() for name in movie.directors] for movie in movies
+    ]
+
+
+@pytest.mark.parametrize("movies", [[], [movie_record(0)], [MovieRecord(1, "No more is known")]])
+def test_columns_of_few_movies(tmp_path: Path, movies: list[MovieRecord]) -> None:
+    write_catalog(tmp_path / "c", movies)
+    with Catalog(tmp_path / "c") as catalog:
+        assert_same(catalog.columns(), make_columns(movies))
+
+
+def test_a_catalogue_from_before_there_were_columns_has_the_same(tmp_path: Path) -> None:
+    movies = [movie_record(number) for number in range(50)]
+    write_catalog(tmp_path / "c", movies)
+    edit(tmp_path / "c", f"DROP TABLE {TABLE}")
+    with Catalog(tmp_path / "c") as catalog:
+        assert_same(catalog.columns(), make_columns(movies))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM {table} WHERE name = 'years'",
+        "UPDATE {table} SET value = substr(value, 5) WHERE name = 'ratings'",
+        "UPDATE {table} SET value = x'00' WHERE name = 'ids'",
+        "UPDATE {table} SET value = substr(value, 9) WHERE name = 'people.starts'",
+        "UPDATE {table} SET value = substr(value, 5) WHERE name = 'genres.codes'",
+        "UPDATE {table} SET value = x'' WHERE name = 'directors.names'",
+        "UPDATE {table} SET value = x'ff0a' WHERE name = 'spellings'",
+    ],
+)
+def test_columns_that_do_not_fit_together_are_refused(tmp_path: Path, damage: str) -> None:
+    write_catalog(tmp_path / "c", [movie_record(number) for number in range(50)])
+    edit(tmp_path / "c", damage.format(table=TABLE))
+    with Catalog(tmp_path / "c") as catalog, pytest.raises(BundleError, match=r"columns are no good .*; export the"):
+        catalog.columns()
+
+
+def edit(path: Path, sql: str) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(sql)
 
 
 def test_threads_share_a_catalogue(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from marquee.bundle.columns import make_columns
 from marquee.engine.index import Index
 from marquee.movies import MovieRecord
 from marquee.v1 import types_pb2
@@ -35,7 +36,7 @@ def filters(tmp_path: Path) -> Filters:
 
 def filters_of(folder: Path, ids: list[int]) -> Filters:
     index = Index(draft_of(folder, np.array(ids, np.int64), np.eye(len(ids), dtype=np.float32)))
-    return Filters(index, MOVIES, BlockList())
+    return Filters(index, make_columns(MOVIES), BlockList())
 
 
 PASSING: list[tuple[dict[str, Any], set[int]]] = [

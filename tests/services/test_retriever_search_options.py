@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from marquee.engine.groups import GroupsMaker
+from marquee.bundle.columns import ListedMaker
+from marquee.engine.groups import Groups
 from marquee.engine.index import Hits
 from marquee.v1 import retriever_pb2
 from services.retriever.picking import Cap, Picks
@@ -72,10 +73,10 @@ def test_what_is_equally_good_goes_by_score_and_then_by_id() -> None:
 
 
 def test_a_cap_counts_every_group_of_a_movie() -> None:
-    maker = GroupsMaker()
+    maker = ListedMaker()
     for genres in (["Drama"], ["drama", "War"], ["Drama", "Drama"], ["War"], []):
         maker.add(genres)
-    groups = maker.make(np.arange(5), 5, str.casefold)
+    groups = Groups(maker.listed(str.casefold), np.arange(5), 5)
     scores, vectors = [0.9, 0.8, 0.7, 0.6, 0.5], [[1.0, 0.0]] * 5
     # Of "Drama" the first; with it goes the second, so that of "War" the fourth is there.
     assert picked(scores, vectors, 0.0, 5, Cap(groups, 1)) == [1, 4, 5]
