@@ -23,12 +23,12 @@ from training.config import NEGATIVES, OBJECTIVES, STARTS, TARGETS, TrainConfig
 from training.data import Dataset, load_dataset, read_columns
 from training.data.prepared import load_prepared
 from training.distributed import Group, process_group
-from training.export import export
+from training.export import export, export_refitted
 from training.indexing import FEWEST_APPROXIMATE, IndexConfig, describe
 from training.losses import LOG_Q_VARIANTS
 from training.model import TOWERS, TowerConfig
 from training.split import Split, splits
-from training.train import Trained, spec_of, train
+from training.train import Trained, refit, spec_of, train
 
 _SHOWN = {
     "recall@10": "recall@10 (95 %)",
@@ -65,6 +65,8 @@ def run(options: argparse.Namespace, console: Console) -> None:
     """Loads, trains, exports and says what came of it; of several processes only the first speaks and writes."""
     started = time.perf_counter()
     check_destination(options.out)
+    if options.refit:
+        check_destination(measured_path(options.out))
     index = IndexConfig(options.index, options.index_recall)
     with process_group() as group:
         console = console if group.leads else Console(quiet=True)
@@ -73,12 +75,21 @@ def run(options: argparse.Namespace, console: Console) -> None:
         loaded = time.perf_counter()
         split = splits(data, spec_of(TowerConfig()), "last")[0]
         trained = _train(data, split, options, console, group)
+        whole = _refit(data, split, trained, options, console, group) if options.refit else None
     fitted = time.perf_counter()
     if group.leads:
         timings_s = {"load": loaded - started, "train": fitted - loaded}
-        bundle = export(data, split, trained, timings_s, options.out, options.baselines, index)
+        place = measured_path(options.out) if whole else options.out
+        bundle = export(data, split, trained, timings_s, place, options.baselines, index)
+        if whole:
+            bundle = export_refitted(data, split.test, whole, bundle, timings_s, options.out, index)
         timings_s["export and evaluate"] = time.perf_counter() - fitted
         _summarise(console, bundle, timings_s, left_out(len(data.movies), split, options.baselines))
+
+
+def measured_path(out: Path) -> Path:
+    """Names where the measured sibling of a refitted bundle is written."""
+    return out.with_name(out.name + "-measured")
 
 
 def _load(options: argparse.Namespace) -> Dataset:
@@ -100,6 +111,16 @@ def _train(data: Dataset, split: Split, options: argparse.Namespace, console: Co
     if options.tower == AUTO:
         console.print(reason, highlight=False, soft_wrap=True)
     return trained
+
+
+def _refit(
+    data: Dataset, split: Split, trained: Trained, options: argparse.Namespace, console: Console, group: Group
+) -> Trained:
+    """Trains once more on everything, the test events too."""
+    console.print("training once more, on everything:", highlight=False)
+    checkpoints = options.checkpoints / "refit" if options.checkpoints else None
+    everything = split._replace(fit=split.test.log)
+    return refit(data, everything, trained, console, checkpoints, group)
 
 
 def _config(options: argparse.Namespace, group: Group) -> TrainConfig:
@@ -164,6 +185,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="of the 100 nearest movies, the share that an index which is not exact is tuned to find (%(default)s)",
     )
+    parser.add_argument(
+        "--refit",
+        action="store_true",
+        help="once measured, train anew on everything, each person's last two events too, as long as the best epoch "
+        "took, and ship that: it carries the evaluation of its measured sibling, which is written beside it as "
+        "OUT-measured",
+    )
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     for name, (text, choices) in _KNOBS.items():
         flag, value = "--" + name.replace("_", "-"), defaults[name]
@@ -174,7 +202,9 @@ def build_parser() -> argparse.ArgumentParser:
 def _summarise(console: Console, bundle: Bundle, timings_s: dict[str, float], left_out: list[str]) -> None:
     people = "; the viewers are SIMULATED" if bundle.manifest.dataset.simulated else ""
     tower = f"{bundle.manifest.tower.kind} tower"
-    table = Table(title=f"`last` protocol, full ranking, seen movies removed{people}", title_justify="left", box=SIMPLE)
+    sibling = f", of bundle {bundle.report().carried_from[:12]}" if bundle.report().carried_from else ""
+    title = f"`last` protocol{sibling}, full ranking, seen movies removed{people}"
+    table = Table(title=title, title_justify="left", box=SIMPLE)
     table.add_column("system", no_wrap=True)
     for heading in _SHOWN.values():
         table.add_column(heading, justify="right", no_wrap=True)

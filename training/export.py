@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import json
 import logging
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from marquee.movies import MovieRecord
 from training.data import Dataset
 from training.evaluate import evaluate, query_vectors
 from training.indexing import QUERIES, IndexConfig, sample_queries, write_chosen_index
-from training.split import Split
+from training.split import Queries, Split
 from training.train import Trained
 
 PARITY = 1e-5
@@ -48,25 +49,58 @@ def export(
     Raises BundleError where ONNX Runtime and PyTorch disagree.
     """
     with BundleWriter(destination) as writer:
-        folder = writer.folder
-        export_towers(trained, folder)
-        table_ND = history_table(trained)
-        np.save(folder / format.HISTORY_IDS, data.movie_ids.astype(np.int64))
-        np.save(folder / format.HISTORY_TABLE, table_ND)
-        manifest = _manifest(data, trained)
-        draft = Bundle(folder, "", manifest)
-        item_tower = ItemTower(draft)
-        vectors_ND = item_tower.embed(table_ND, trained.content_NT)
-        write_catalogue_part(folder, data.movies, vectors_ND)
-        encoder = Encoder(draft)
-        people_QD = query_vectors(data, split.test.sample(QUERIES), encoder)
-        found = write_chosen_index(draft, sample_queries(people_QD, vectors_ND, trained.config.seed), index_config)
-        write_probe_part(draft, seed=trained.config.seed)
-        metrics, record = evaluate(data, split, encoder, Index(draft), baselines)
-        probes.write_npz(folder / format.EVALUATION, record._asdict())
+        draft, found = _write_model(data, split.test, trained, writer.folder, index_config)
+        metrics, record = evaluate(data, split, Encoder(draft), Index(draft), baselines)
+        probes.write_npz(draft.file(format.EVALUATION), record._asdict())
         report = bundle_pb2.Report(metrics=metrics, timings_s=timings_s, created_at=_now(), index=found)
-        check_parity(trained, encoder, item_tower)
-        return writer.finish(manifest, report)
+        return writer.finish(draft.manifest, report)
+
+
+def export_refitted(
+    data: Dataset,
+    people: Queries,
+    trained: Trained,
+    measured: Bundle,
+    timings_s: dict[str, float],
+    destination: Path,
+    index_config: IndexConfig = _AUTO,
+) -> Bundle:
+    """Writes the bundle of towers that were trained on everything; it carries the evaluation of `measured`.
+
+    Nothing is left to measure them on: `measured` is their sibling, trained alike without the test events. `people`
+    only ask the index. Raises BundleError where ONNX Runtime and PyTorch disagree.
+    """
+    with BundleWriter(destination) as writer:
+        draft, found = _write_model(data, people, trained, writer.folder, index_config)
+        shutil.copyfile(measured.file(format.EVALUATION), draft.file(format.EVALUATION))
+        report = bundle_pb2.Report(
+            metrics=measured.report().metrics,
+            timings_s=timings_s,
+            created_at=_now(),
+            index=found,
+            carried_from=measured.id,
+        )
+        return writer.finish(draft.manifest, report)
+
+
+def _write_model(
+    data: Dataset, people: Queries, trained: Trained, folder: Path, index_config: IndexConfig
+) -> tuple[Bundle, bundle_pb2.IndexReport]:
+    """Writes everything but evaluation and report; returns the bundle so far, and what was found of its index."""
+    export_towers(trained, folder)
+    table_ND = history_table(trained)
+    np.save(folder / format.HISTORY_IDS, data.movie_ids.astype(np.int64))
+    np.save(folder / format.HISTORY_TABLE, table_ND)
+    draft = Bundle(folder, "", _manifest(data, trained))
+    item_tower = ItemTower(draft)
+    vectors_ND = item_tower.embed(table_ND, trained.content_NT)
+    write_catalogue_part(folder, data.movies, vectors_ND)
+    encoder = Encoder(draft)
+    check_parity(trained, encoder, item_tower)
+    people_QD = query_vectors(data, people.sample(QUERIES), encoder)
+    found = write_chosen_index(draft, sample_queries(people_QD, vectors_ND, trained.config.seed), index_config)
+    write_probe_part(draft, seed=trained.config.seed)
+    return draft, found
 
 
 def write_catalogue_part(folder: Path, movies: list[MovieRecord], vectors_ND: np.ndarray) -> None:

@@ -211,14 +211,23 @@ class _Run:
         return Trained(self._model, self._config, self._spec, self._content_NT, self.epochs, self._best)
 
 
-def refit(data: Dataset, split: Split, trained: Trained, console: Console) -> Trained:
+def refit(
+    data: Dataset,
+    split: Split,
+    trained: Trained,
+    console: Console,
+    checkpoints: Path | None = None,
+    group: Group | None = None,
+) -> Trained:
     """Trains anew on `split.fit`, as long as the best epoch took: what baselines do, once tuned.
 
-    The epochs that are returned are those of `trained`, as nothing is left to validate on.
+    The epochs that are returned are those of `trained`, as nothing is left to validate on. `checkpoints` and `group`
+    are as in `train`.
     """
     nobody = split.validation.take(np.zeros(0, np.int64))
     whole = split._replace(train=split.fit, validation=nobody)
-    again = train(data, whole, trained.model.config, trained.config, console, stop_after=trained.best + 1)
+    tower, config, epochs = trained.model.config, trained.config, trained.best + 1
+    again = train(data, whole, tower, config, console, checkpoints, group, stop_after=epochs)
     return trained._replace(model=again.model)
 
 

@@ -22,8 +22,8 @@ from google.protobuf import json_format
 from rich.console import Console
 from safetensors import safe_open
 
-from marquee.bundle.format import HISTORY_TABLE, ITEM_VECTORS, Bundle, open_bundle
-from marquee.bundle.gate import check_gate
+from marquee.bundle.format import EVALUATION, HISTORY_TABLE, ITEM_VECTORS, Bundle, open_bundle
+from marquee.bundle.gate import check_consistent, check_gate
 from marquee.errors import BundleError, ConfigError, DataError, MarqueeError
 from marquee.features import content_ids, feature_spec
 from marquee.movies import MovieRecord
@@ -34,6 +34,7 @@ from training.checkpoint import Checkpoints
 from training.choice import choose
 from training.config import TrainConfig
 from training.data import Dataset, load_dataset
+from training.export import history_table
 from training.model import TOWERS, ContentBags, TowerConfig, TwoTower
 from training.split import PROTOCOLS, Split, splits
 from training.train import Epoch, Trained, refit, spec_of, train, validate
@@ -67,6 +68,26 @@ def test_the_manifest_says_how_it_was_made(planted: Planted) -> None:
     assert training["batch"] >= 64, "the effective batch, not 0"
     assert manifest.dataset.events == 4 * 60 * 21
     assert not manifest.dataset.simulated
+
+
+def test_a_refitted_bundle_knows_everything_and_carries_its_siblings_evaluation(
+    planted: Planted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bundle"
+    assert main(["--data", str(planted.data), "--out", str(out), "--refit", *QUICK]) == 0
+    bundle, measured = open_bundle(out), open_bundle(tmp_path / "bundle-measured")
+    assert bundle.report().carried_from == measured.id
+    assert f"protocol, of bundle {measured.id[:12]}" in capsys.readouterr().err
+    assert bundle.report().metrics == measured.report().metrics
+    assert bundle.file(EVALUATION).read_bytes() == measured.file(EVALUATION).read_bytes()
+    check_consistent(bundle)
+    data, tower = load_dataset(planted.data), TowerConfig(dimension=16)
+    split = splits(data, spec_of(tower), "last")[0]
+    assert split.test.log.size == split.fit.size + split.test.size
+    trained = train(data, split, tower, TrainConfig(epochs=2), silent())
+    whole = refit(data, split._replace(fit=split.test.log), trained, silent())
+    assert np.array_equal(bundle.array(HISTORY_TABLE), history_table(whole))
+    assert not np.array_equal(bundle.array(HISTORY_TABLE), measured.array(HISTORY_TABLE))
 
 
 def copy_of_the_code(folder: Path) -> Path:
@@ -347,7 +368,7 @@ def test_the_flags_are_these() -> None:
     data = {"--data", "--columns", "--cache", "--out", "--checkpoints"}
     model = {"--tower", "--dimension", "--targets", "--negatives", "--logq", "--start", "--temperature"}
     run = {"--seed", "--epochs", "--batch", "--learning-rate", "--baselines", "--people", "--objective"}
-    assert flags == data | model | run | {"--index", "--index-recall", "--help"}
+    assert flags == data | model | run | {"--index", "--index-recall", "--refit", "--help"}
 
 
 def write_ratings(folder: Path, rows: list[tuple[object, ...]], movies: int = 3) -> Path:
