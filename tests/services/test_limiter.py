@@ -15,6 +15,8 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from marquee.client.failures import Peer, translate
+from marquee.client.rpcs import Service
 from marquee.errors import Overloaded
 from marquee.v1 import catalog_pb2, live_features_pb2, retriever_pb2, user_encoder_pb2
 from services.common.limiter import BATCH, INTERACTIVE, Lane, class_of
@@ -154,8 +156,8 @@ class Busy:
         return b""
 
 
-def flood(port: int, busy: Busy, connections: int, calls: int, away: int) -> Counter[Any]:
-    """Sends calls while the event loop is held, from a thread, until so many are turned away; counts how all ended."""
+def flood(port: int, busy: Busy, connections: int, calls: int, away: int) -> list[Any]:
+    """Sends calls while the event loop is held, from a thread, until so many are turned away; returns all, ended."""
     # Otherwise channels of one target share a connection.
     options = [("grpc.use_local_subchannel_pool", 1)]
     channels = [grpc.insecure_channel(f"127.0.0.1:{port}", options) for _ in range(connections)]
@@ -169,7 +171,9 @@ def flood(port: int, busy: Busy, connections: int, calls: int, away: int) -> Cou
         while sum(one.done() for one in rest) < away and time.monotonic() < deadline:
             time.sleep(0.01)
         busy.go.set()
-        return Counter(one.code() for one in (first, *rest))
+        for one in rest:
+            one.exception()
+        return [first, *rest]
     finally:
         for channel in channels:
             channel.close()
@@ -179,19 +183,22 @@ async def test_what_cannot_begin_soon_is_turned_away_and_counted(tmp_path: Path)
     busy = Busy()
     settings = {"waiting_calls": 20, "max_streams": 10, "metrics_port": 0}
     async with serving(tmp_path, {"Busy": busy.__call__}, **settings) as served:
-        ends = await asyncio.to_thread(flood, served.life.port, busy, 8, 10, 81 - 20 - 5)
+        calls = await asyncio.to_thread(flood, served.life.port, busy, 8, 10, 81 - 20 - 5)
+        ends = Counter(call.code() for call in calls)
         away = ends[grpc.StatusCode.CANCELLED]
         assert ends == {grpc.StatusCode.OK: 81 - away, grpc.StatusCode.CANCELLED: away}
         # Twenty may wait, and one or two are further in.
         assert away >= 81 - 20 - 5
         assert (await served.metrics())["marquee_test_calls_turned_away_total"] == away
+        failed = next(call for call in calls if call.code() is grpc.StatusCode.CANCELLED)
+        assert isinstance(translate(failed, Peer(Service.RETRIEVER, "here", 1.0, encrypted=False)), Overloaded)
 
 
 async def test_one_connection_alone_loses_nothing(tmp_path: Path) -> None:
     busy = Busy()
     async with serving(tmp_path, {"Busy": busy.__call__}, waiting_calls=20, max_streams=10) as served:
-        ends = await asyncio.to_thread(flood, served.life.port, busy, 1, 80, 0)
-        assert ends == {grpc.StatusCode.OK: 81}
+        calls = await asyncio.to_thread(flood, served.life.port, busy, 1, 80, 0)
+        assert Counter(call.code() for call in calls) == {grpc.StatusCode.OK: 81}
 
 
 async def test_health_is_answered_whatever_is_full(tmp_path: Path) -> None:
