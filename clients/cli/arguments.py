@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from marquee.client import Filters
+from marquee.client import Filters, ListOptions, Quality
 
 ENCODER, RETRIEVER = "127.0.0.1:50051", "127.0.0.1:50052"
 
@@ -20,16 +21,15 @@ def parser(environment: Mapping[str, str]) -> Parser:
     """Builds the parser; the environment gives the addresses' defaults."""
     top = Parser(
         prog="python -m clients.cli",
-        description="Recommends movies, and finds and shows them.",
-        epilog=f"MOVIE is {_MOVIE_HELP}. A title that is a number needs its year: '1917 (2019)'.",
+        description="Recommends movies, finds and shows them, keeps what people did, and looks after the services.",
+        epilog=f"MOVIE is {_MOVIE_HELP}. A title that is a number needs its year: '1917 (2019)'. "
+        "A key for the services is read from MARQUEE_API_KEY.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    shared = [_connection(environment)]
-    ranked = [*shared, _ranking()]
-    _add_recommend(commands.add_parser("recommend", help="recommend movies for a person", parents=ranked))
-    _add_search(commands.add_parser("search", help="find movies by title", parents=shared))
-    _add_show(commands.add_parser("show", help="show what is known about movies", parents=shared))
-    _add_similar(commands.add_parser("similar", help="find movies like others", parents=ranked))
+    shared = _connection(environment)
+    for name, (told, more, add) in _COMMANDS.items():
+        parents = [shared, *(make() for make in more)]
+        add(commands.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.", parents=parents))
     return top
 
 
@@ -42,6 +42,11 @@ def _connection(environment: Mapping[str, str]) -> Parser:
     group.add_argument(
         "--deadline", type=float, default=5.0, metavar="SECONDS", help="time for each request (default: %(default)g)"
     )
+    group.add_argument("--tls-ca", metavar="FILE", help="encrypt, and trust who is signed by this certificate (PEM)")
+    group.add_argument("--tls-cert", metavar="FILE", help="with --tls-key: the certificate of this client")
+    group.add_argument("--tls-key", metavar="FILE", help="the key of --tls-cert")
+    group.add_argument("--tls-name", default="", metavar="NAME", help="the name in the services' certificates")
+    shared.set_defaults(api_key=environment.get("MARQUEE_API_KEY", ""))
     return shared
 
 
@@ -58,6 +63,37 @@ def _ranking() -> Parser:
     return shared
 
 
+def _options() -> Parser:
+    shared = Parser(add_help=False)
+    group = shared.add_argument_group("the list")
+    group.add_argument("--min-score", type=float, metavar="COSINE", help="drop movies below this score, -1 to 1")
+    group.add_argument(
+        "--quality", choices=["exact", "balanced", "fast"], default="unspecified", help="how hard to look"
+    )
+    group.add_argument("--diversity", type=float, default=0.0, metavar="0-1", help="trade nearness for variety")
+    group.add_argument("--max-per-genre", type=count, default=0, metavar="N", help="at most N of any one genre")
+    group.add_argument("--max-per-director", type=count, default=0, metavar="N", help="at most N of any one director")
+    return shared
+
+
+def options_of(options: argparse.Namespace) -> ListOptions:
+    """Reads the flags of filters and of the list."""
+    return {
+        **filters_of(options),
+        "min_score": options.min_score,
+        "quality": Quality[options.quality.upper()],
+        "diversity": options.diversity,
+        "max_per_genre": options.max_per_genre,
+        "max_per_director": options.max_per_director,
+    }
+
+
+def _filtering() -> Parser:
+    shared = Parser(add_help=False)
+    add_filters(shared.add_argument_group("filters"))
+    return shared
+
+
 def add_filters(group: argparse._ArgumentGroup) -> None:
     """Adds the flags that say which movies may be shown; `filters_of` reads them."""
     group.add_argument(
@@ -70,6 +106,15 @@ def add_filters(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--language", action="append", default=[], help="keep this original language (fr); may be repeated"
     )
+    group.add_argument(
+        "--all-genre", action="append", default=[], metavar="GENRE", help="keep movies that have all of these genres"
+    )
+    group.add_argument(
+        "--person", action="append", default=[], metavar="NAME", help="keep movies directed or played by this person"
+    )
+    group.add_argument("--stars", type=float, metavar="N", help="keep movies with a mean rating of at least N stars")
+    group.add_argument("--rated", type=int, metavar="N", help="keep movies with at least N ratings")
+    group.add_argument("--little-known", type=int, metavar="N", help="keep movies with at most N ratings")
 
 
 def filters_of(options: argparse.Namespace) -> Filters:
@@ -81,6 +126,11 @@ def filters_of(options: argparse.Namespace) -> Filters:
         "year_min": year_min,
         "year_max": year_max,
         "languages": options.language,
+        "all_genres": options.all_genre,
+        "people": options.person,
+        "rating_min": options.stars,
+        "rating_count_min": options.rated,
+        "rating_count_max": options.little_known,
     }
 
 
@@ -97,6 +147,10 @@ def _add_recommend(command: Parser) -> None:
         "--dislike", action="append", default=[], metavar="MOVIE", help="a movie that they do not like"
     )
     command.add_argument("--include-seen", action="store_true", help="recommend what they have seen, too")
+    _add_debug(command)
+    command.add_argument(
+        "--no-fallback", action="store_true", help="fail where the encoder is away, instead of showing what is watched"
+    )
 
 
 def _add_search(command: Parser) -> None:
@@ -111,6 +165,80 @@ def _add_show(command: Parser) -> None:
 def _add_similar(command: Parser) -> None:
     command.add_argument("movies", nargs="+", metavar="MOVIE", help=_MOVIE_HELP)
     command.add_argument("--unlike", action="append", default=[], metavar="MOVIE", help="a movie to be away from")
+    _add_debug(command)
+
+
+def _add_debug(command: Parser) -> None:
+    command.add_argument("--debug", action="store_true", help="say how the list came about")
+
+
+def _add_person(command: Parser) -> None:
+    command.add_argument("user", metavar="USER", help="the person's id")
+
+
+def _add_person_and_movie(command: Parser) -> None:
+    _add_person(command)
+    command.add_argument("movie", metavar="MOVIE", help=_MOVIE_HELP)
+
+
+def _add_rate(command: Parser) -> None:
+    _add_person_and_movie(command)
+    command.add_argument("stars", type=float, metavar="STARS", help="0.5 to 5")
+
+
+def _add_forget(command: Parser) -> None:
+    _add_person(command)
+    command.add_argument("--yes", action="store_true", help="do it: there is no way back")
+
+
+def _add_explain(command: Parser) -> None:
+    _add_person(command)
+    _add_show(command)
+    command.add_argument("--events", type=count, default=5, metavar="N", help="events shown (default: %(default)d)")
+
+
+def _add_batch(command: Parser) -> None:
+    command.add_argument("users", nargs="+", metavar="USER", help="ids of people; - reads them from standard input")
+
+
+def _add_arm(command: Parser) -> None:
+    _add_person(command)
+    command.add_argument("salt", metavar="SALT", help="the experiment's name")
+    command.add_argument("--arms", type=count, default=2, metavar="N", help="arms in all (default: %(default)d)")
+
+
+def _add_doctor(command: Parser) -> None:
+    command.add_argument(
+        "--registry", type=Path, metavar="FOLDER", help="the registry the services read, where it can be read from here"
+    )
+
+
+def _add_nothing(command: Parser) -> None:
+    """Adds no flags: some commands take none."""
+
+
+# Of each command: what it does, which groups of flags it shares, and what adds its own.
+_COMMANDS: Mapping[str, tuple[str, tuple[Callable[[], Parser], ...], Callable[[Parser], None]]] = {
+    "recommend": ("recommend movies for a person", (_ranking, _options), _add_recommend),
+    "similar": ("find movies like others", (_ranking, _options), _add_similar),
+    "batch": ("recommend movies for many people", (_ranking, _options), _add_batch),
+    "top": ("list the most watched movies", (_ranking,), _add_nothing),
+    "search": ("find movies by title", (), _add_search),
+    "show": ("show what is known about movies", (), _add_show),
+    "genres": ("list the genres and their numbers of movies", (), _add_nothing),
+    "facets": ("count movies by genre, decade and language", (_filtering,), _add_nothing),
+    "history": ("show what a person did", (), _add_person),
+    "like": ("record that a person likes a movie", (), _add_person_and_movie),
+    "dislike": ("record that a person dislikes a movie", (), _add_person_and_movie),
+    "rate": ("record a person's rating of a movie", (), _add_rate),
+    "retract": ("take back all that a person did with a movie", (), _add_person_and_movie),
+    "forget": ("delete everything about a person", (), _add_forget),
+    "explain": ("show which events speak for and against movies", (), _add_explain),
+    "why": ("say why a person is, or is not, shown a movie", (_ranking,), _add_person_and_movie),
+    "arm": ("say in which arm of an experiment a person is", (), _add_arm),
+    "status": ("show what one replica of each service has loaded", (), _add_nothing),
+    "doctor": ("look at every replica: what is wrong, and what to do", (), _add_doctor),
+}
 
 
 def count(text: str) -> int:

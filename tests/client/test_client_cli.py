@@ -25,16 +25,35 @@ def test_the_flags_are_this_list() -> None:
     [commands] = [action for action in top._actions if isinstance(action.choices, dict)]
     assert isinstance(commands.choices, dict)
     shared = {"--help", "--json", "--encoder", "--retriever", "--deadline"}
-    filters = {"-k", "--genre", "--without-genre", "--year", "--language"}
+    shared |= {"--tls-ca", "--tls-cert", "--tls-key", "--tls-name"}
+    filters = {"--genre", "--without-genre", "--all-genre", "--year", "--language", "--person"}
+    filters |= {"--stars", "--rated", "--little-known"}
+    ranked = shared | filters | {"-k"}
+    listed = ranked | {"--min-score", "--quality", "--diversity", "--max-per-genre", "--max-per-director"}
     flags = {
         name: {flag for action in command._actions for flag in action.option_strings} - {"-h"}
         for name, command in commands.choices.items()
     }
     assert flags == {
-        "recommend": shared | filters | {"--like", "--dislike", "--include-seen"},
+        "arm": shared | {"--arms"},
+        "batch": listed,
+        "dislike": shared,
+        "doctor": shared | {"--registry"},
+        "explain": shared | {"--events"},
+        "facets": shared | filters,
+        "forget": shared | {"--yes"},
+        "genres": shared,
+        "history": shared,
+        "like": shared,
+        "rate": shared,
+        "recommend": listed | {"--like", "--dislike", "--include-seen", "--no-fallback", "--debug"},
+        "retract": shared,
         "search": shared | {"-k"},
         "show": shared,
-        "similar": shared | filters | {"--unlike"},
+        "similar": listed | {"--unlike", "--debug"},
+        "status": shared,
+        "top": ranked,
+        "why": ranked,
     }
 
 
