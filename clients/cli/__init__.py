@@ -1,1 +1,1 @@
-"""Marquee on the command line: `python -m clients.cli recommend|search|why|doctor`, and `--help` for the rest.
+"""Marquee on the command line: `python -m clients.cli recommend|search|why|doctor`, and `--help` for the rest."""
