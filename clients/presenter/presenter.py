@@ -54,7 +54,7 @@ class Presenter:
         )
         known = stated if listed.personal else {}
         reasons, shelves = await asyncio.gather(
-            reader.because(user_id, listed.movies, known), reader.shelves(choice, known)
+            reader.because(user_id, listed.movies, known), reader.shelves(listed, choice, known)
         )
         return Home(
             choice=choice,

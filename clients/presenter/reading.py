@@ -158,14 +158,15 @@ class Reader:
         ]
         return tuple(sorted(reasons, key=lambda reason: -abs(reason.weight)))
 
-    async def shelves(self, choice: Choice, stated: Mapping[int, Stated]) -> tuple[Shelf, ...]:
-        """Reads what is like the films that were liked last."""
+    async def shelves(self, listed: Listed, choice: Choice, stated: Mapping[int, Stated]) -> tuple[Shelf, ...]:
+        """Reads what is like the films that were liked last, without what is in the list."""
         seeds = [movie_id for movie_id, _ in zip(good(stated), range(_SHELVES), strict=False)]
         if not seeds:
             return ()
+        known = [*stated, *(movie.movie_id for movie in listed.movies)]
         try:
             titles, rows = await asyncio.gather(
-                self.movies(seeds), asyncio.gather(*(self._similar(seed, choice, list(stated)) for seed in seeds))
+                self.movies(seeds), asyncio.gather(*(self._similar(seed, choice, known) for seed in seeds))
             )
         except MarqueeError:
             return ()

@@ -70,7 +70,7 @@ class Card:
 
     @property
     def hue(self) -> int:
-        """Is the film's colour, as degrees of the colour wheel: one for each first genre."""
+        """Is the film's colour, as degrees of the colour wheel: that of its most telling genre."""
         return words.hue(self.movie.genres)
 
     @property

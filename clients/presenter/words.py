@@ -11,27 +11,29 @@ from marquee.client import Movie
 # From how many stars on a rating is a recommendation of the film.
 GOOD_STARS: Final = 4.0
 
+# What says most of a film comes first: "Action" says less than "Western".
 _HUES = {
-    "action": 14,
-    "adventure": 36,
-    "animation": 48,
-    "children": 62,
-    "comedy": 44,
-    "crime": 352,
-    "documentary": 168,
-    "drama": 262,
-    "fantasy": 286,
-    "film-noir": 226,
-    "horror": 4,
-    "imax": 200,
-    "musical": 322,
-    "mystery": 246,
-    "romance": 338,
-    "sci-fi": 190,
-    "thriller": 214,
-    "war": 92,
-    "western": 26,
+    "animation": 85,
+    "western": 60,
+    "horror": 20,
+    "musical": 345,
+    "documentary": 170,
+    "film-noir": 262,
+    "war": 118,
+    "sci-fi": 225,
+    "fantasy": 300,
+    "romance": 5,
+    "mystery": 280,
+    "children": 100,
+    "crime": 248,
+    "comedy": 70,
+    "adventure": 148,
+    "thriller": 205,
+    "action": 35,
+    "drama": 325,
+    "imax": 190,
 }
+_NO_GENRE = 230
 _LANGUAGES = {
     "ar": "Arabic",
     "bg": "Bulgarian",
@@ -131,8 +133,9 @@ def count(number: int, noun: str) -> str:
 
 
 def hue(genres: Sequence[str]) -> int:
-    """Gives a film's colour, 0 to 359 degrees: one of its first genre's own; the same everywhere, for ever."""
-    if not genres:
-        return 230
-    name = genres[0].casefold()
-    return _HUES[name] if name in _HUES else hashlib.sha256(name.encode()).digest()[0] * 360 // 256
+    """Gives a film's colour, 0 to 359 degrees: that of its most telling genre; the same everywhere, for ever."""
+    names = {genre.casefold() for genre in genres}
+    known = next((name for name in _HUES if name in names), None)
+    if known is not None:
+        return _HUES[known]
+    return hashlib.sha256(min(names).encode()).digest()[0] * 360 // 256 if names else _NO_GENRE

@@ -44,9 +44,10 @@ def test_a_runtime_reads_as_people_say_it(minutes: int, text: str) -> None:
     assert words.runtime(minutes) == text
 
 
-def test_a_colour_is_its_first_genre_s() -> None:
-    assert words.hue(("Horror", "Comedy")) == words.hue(("HORROR",)) != words.hue(("Comedy",))
-    assert words.hue(("Unheard of",)) == words.hue(("Unheard of", "Drama"))
+def test_a_colour_is_that_of_the_most_telling_genre() -> None:
+    assert words.hue(("Action", "Horror")) == words.hue(("HORROR",)) != words.hue(("Action",))
+    assert words.hue(("Unheard of", "Drama")) == words.hue(("Drama",))
+    assert words.hue(("Unheard of",)) == words.hue(("Unheard of",))
     assert 0 <= words.hue(()) < 360
 
 
