@@ -1,0 +1,68 @@
+"""Reads the command line, opens the window, and puts everything away when it is closed."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import getpass
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from clients.cli.arguments import ENCODER, RETRIEVER, add_address
+from clients.presenter import Presenter, Stage
+from marquee.client import AsyncRecommender, ConfigError
+
+DEADLINE_S = 2.0
+_TK = (
+    "install Tk for this Python (Debian and Ubuntu: python3-tk) and the window's theme: pip install 'marquee[desktop]'"
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the desktop client; returns the exit code: 0 closed, 1 no window can be opened, 2 wrong arguments."""
+    top = _parser(os.environ)
+    options = top.parse_args(arguments)
+    try:
+        import tkinter as tk
+
+        from clients.desktop.window import Window
+    except ImportError as error:
+        return _fail(f"there is no window to be had ({error}): {_TK}")
+    try:
+        client = AsyncRecommender(options.encoder, options.retriever, deadline_s=DEADLINE_S)
+    except ConfigError as error:
+        top.error(error.message)
+    try:
+        root = tk.Tk(className="Marquee")
+    except tk.TclError as error:
+        return _fail(f"no window can be opened ({error}): run it where there is a screen, or set DISPLAY")
+    with Stage() as stage:
+        Window(root, stage, Presenter(client), options.user, theme=options.theme)
+        root.mainloop()
+        # Whoever still waits was told to stop when the window closed; the connections are what is left.
+        with contextlib.suppress(TimeoutError):
+            stage.run(client.close()).result(DEADLINE_S)
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"python -m clients.desktop: error: {message}", file=sys.stderr)
+    return 1
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m clients.desktop", description="Opens a window with films for you.")
+    top.add_argument("--user", default=_user(), metavar="ID", help="who you are to the services (default: %(default)s)")
+    top.add_argument("--theme", choices=("light", "dark"), default="light", help="colours (default: %(default)s)")
+    add_address(top.add_argument_group("connection"), "encoder", environment.get("MARQUEE_ENCODER") or ENCODER)
+    add_address(top.add_argument_group(), "retriever", environment.get("MARQUEE_RETRIEVER") or RETRIEVER)
+    return top
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # Who runs it has no name here, as in many a container.
+        return "desktop"
