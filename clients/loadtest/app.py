@@ -50,6 +50,7 @@ from marquee.errors import ConfigError, MarqueeError
 
 JSON_NAME, PAGE_NAME = "report.json", "report.html"
 _SECRET = "--api-key"
+_ENCODING = ("encode", "recommend")
 _COLD_SHARE = 0.5
 _WIDE = 160
 
@@ -162,10 +163,11 @@ def _notes(session: Session, problems: dict[str, str]) -> list[str]:
         notes.append(
             f"{whole.degraded:,} answers were degraded: the store of people's events could not be read for them."
         )
-    if whole.ok and whole.cold_starts > _COLD_SHARE * whole.ok:
+    encoded = sum(session.scenarios[name].ok for name in _ENCODING if name in session.scenarios)
+    if whole.cold_starts > _COLD_SHARE * encoded:
         notes.append(
-            f"{whole.cold_starts / whole.ok:.0%} of the answers were for people of whom nothing is known: import the "
-            "events of --data, or name people with --users who are in the store."
+            f"{whole.cold_starts / encoded:.0%} of those who were encoded are people of whom nothing is known: import "
+            "the events of --data, or name people with --users who are in the store."
         )
     if "record" in session.scenarios:
         stored = session.scenarios["record"].ok

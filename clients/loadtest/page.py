@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,14 +27,14 @@ _MOODS = {
 }
 _NINES = ((50.0, "50 %"), (90.0, "90 %"), (99.0, "99 %"), (99.9, "99.9 %"), (99.99, "99.99 %"), (99.999, "99.999 %"))
 _COLOURS = ("a", "b", "c", "d", "e", "f")
-_COMPARED = ("mean", "p50", "p90", "p95", "p99", "p999", "max")
+_COMPARED = {"mean": "mean", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9", "max": "max"}
 
 
 def render(report: Report, earlier: dict[str, Any] | None) -> str:
     """Writes the page; an earlier report stands beside the figures where one is given."""
     environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
-    environment.filters.update(ms=_ms, number=number, share=_share)
+    environment.filters.update(ms=_ms, number=number, share=_share, moment=_moment)
     return environment.get_template("page.html").render(
         report=report,
         earlier=earlier,
@@ -91,8 +92,11 @@ def _latency(ticks: Sequence[Tick]) -> Chart:
 
 
 def _rate(ticks: Sequence[Tick]) -> Chart:
-    series = [Series("answered", [(tick.at_s, tick.ok) for tick in ticks], "a")]
-    series.append(Series("sent", [(tick.at_s, tick.sent) for tick in ticks], "b"))
+    # What was answered lies over what was sent: where all is well they are one line.
+    series = [
+        Series("sent", [(tick.at_s, tick.sent) for tick in ticks], "b"),
+        Series("answered", [(tick.at_s, tick.ok) for tick in ticks], "a"),
+    ]
     if any(tick.wanted is not None for tick in ticks):
         series.append(Series("wanted", [(tick.at_s, tick.wanted) for tick in ticks], "quiet", dashed=True))
     return Chart("Rate wanted and achieved", "seconds", "calls/s", series)
@@ -133,7 +137,7 @@ def _saturation(found: Saturation) -> Chart:
     if found.best is not None:
         marks.append(Mark(found.best, f"knee: {found.best:,.0f}/s", upright=True))
     series = [
-        Series("all", [(one.wanted, one.value) for one in tried], "quiet", dashed=True),
+        Series("tried", [(one.wanted, one.value) for one in tried], "quiet", dashed=True),
         Series("held", held, "good", dots=True),
         Series("missed", missed, "bad", dots=True),
     ]
@@ -145,7 +149,7 @@ def _changes(report: Report, earlier: dict[str, Any]) -> list[tuple[str, str, st
     rows = [("answered a second", then["rate"], now.rate, "")]
     rows.append(("failed", 100 * then["error_share"], 100 * now.error_share, " %"))
     if now.latency and then["latency"]:
-        rows += [(name, then["latency"][name], getattr(now.latency, name), " ms") for name in _COMPARED]
+        rows += [(label, then["latency"][name], getattr(now.latency, name), " ms") for name, label in _COMPARED.items()]
     if report.saturation and earlier["saturation"] and report.saturation.best and earlier["saturation"]["best"]:
         rows.append(("highest rate that held", earlier["saturation"]["best"], report.saturation.best, "/s"))
     return [(name, f"{number(old)}{unit}", f"{number(new)}{unit}", _change(old, new)) for name, old, new, unit in rows]
@@ -153,6 +157,10 @@ def _changes(report: Report, earlier: dict[str, Any]) -> list[tuple[str, str, st
 
 def _change(old: float, new: float) -> str:
     return f"{(new - old) / old:+.1%}" if old else "–"
+
+
+def _moment(text: str) -> str:
+    return dt.datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _ms(times: Times | None, name: str) -> str:

@@ -72,16 +72,14 @@ def find_max(attempt: Callable[[float], Attempt | None], start: float, precision
     tried: list[Attempt] = []
 
     def holds(rate: float) -> bool | None:
-        for _ in range(2):
-            one = attempt(rate)
-            if one is None:
-                return None
+        while (one := attempt(rate)) is not None:
+            again = bool(tried) and tried[-1].wanted == rate
             tried.append(one)
-            if one.client_limited and not one.held:
-                return None
             if one.held:
                 return True
-        return False
+            if again:
+                return None if one.client_limited else False
+        return None
 
     low, high, rate = 0.0, math.inf, start
     while _SLOWEST <= rate <= _FASTEST and high > low * (1 + precision):
