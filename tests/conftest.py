@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from marquee.bundle.format import Bundle, open_bundle
+from tests.milvus_rigs import MilvusServer, milvus_server
 from tests.planted import write_planted
 from tests.redis_rigs import RedisCluster, RedisServer, redis_cluster, redis_server
 
@@ -44,3 +45,16 @@ def redis_six(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster
     """Is a Redis Cluster that the tests share; one who breaks it starts their own."""
     with redis_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def _milvus_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    with milvus_server(tmp_path_factory.mktemp("milvus")) as server:
+        yield server
+
+
+@pytest.fixture
+def milvus_lite(_milvus_running: MilvusServer) -> Iterator[MilvusServer]:
+    """Is a Milvus that the tests share, and may break."""
+    yield _milvus_running
+    _milvus_running.bring_back()

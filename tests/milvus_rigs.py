@@ -72,6 +72,13 @@ class MilvusServer:
         if number == signal.SIGKILL:
             self.process.wait(DEADLINE_S)
 
+    def bring_back(self) -> None:
+        """Lets a stopped process go on, and starts one that was killed again."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGCONT)
+        else:
+            self.start()
+
     def stop(self) -> None:
         """Ends the process, which keeps its files as they are."""
         self.process.kill()

@@ -44,6 +44,12 @@ _FAIR_WAIT_S = 0.02
 # For the probes of a bundle that is loaded: nobody waits for them.
 _PROBE_S = 10.0
 _CONNECT_S = 5.0
+# By default gRPC tries a lost connection ever less often, in the end once in two minutes.
+_RECONNECT = {
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 1000,
+    "grpc.min_reconnect_backoff_ms": 2000,
+}
 # The most candidates that are asked for. pymilvus makes an object of each; everything that matches is compared sooner.
 _DEEPEST = 4096
 # Under a mask so many times as many are asked for as should do; where they do not, four times as many again.
@@ -93,14 +99,12 @@ class Milvus:
                 self._client = connect(self._settings)
             return self._client
 
-    def lets_through(self) -> bool:
-        """Says whether to ask at all: while Milvus keeps failing, one search every half a second tries."""
+    def check_open(self) -> None:
+        """Raises Unavailable while Milvus keeps failing, but for one search every half a second, which tries."""
         with self._lock:
-            return self._breaker.lets_through(time.monotonic())
-
-    def last_error(self) -> str:
-        """Says how the last search failed."""
-        return self._breaker.last_error
+            if self._breaker.lets_through(time.monotonic()):
+                return
+        raise Unavailable(f"{self._breaker.last_error}; it is asked again in a moment: send the call again then")
 
     def patience_s(self, ends_at: float | None) -> float:
         """Says how long an answer that must be there by then, on the monotonic clock, may wait for Milvus."""
@@ -164,7 +168,7 @@ def connect(settings: RetrieverSettings) -> MilvusClient:
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     secrets = {"token": settings.milvus_token} if settings.milvus_token else {}
     trust = {"server_pem_path": str(settings.milvus_ca)} if settings.milvus_ca else {}
-    return MilvusClient(settings.milvus_uri, timeout=_CONNECT_S, **secrets, **trust)
+    return MilvusClient(settings.milvus_uri, timeout=_CONNECT_S, grpc_options=_RECONNECT, **secrets, **trust)
 
 
 def told(error: Exception) -> str:
@@ -207,20 +211,13 @@ class Collection:
     def check(self, index: Index) -> None:
         """Replays the bundle's probes in the collection; raises BundleError where it finds others."""
         try:
-            index.asking(MILVUS, Asking(self, time.monotonic() + _PROBE_S, _PROBE_S)).probe(self._bundle)
+            index.asking(MILVUS, Probing(self, None)).probe(self._bundle)
         except Unavailable as error:
             raise BundleError(f"bundle {self._bundle.id[:12]} cannot be probed: {error.message}") from error
 
     def asked(self, index: Index, ends_at: float | None) -> Index:
-        """Makes an index for a call that must be answered by then: one that asks the collection.
-
-        Where Milvus is known not to answer it is the index that was given, or Unavailable is raised.
-        """
-        if self.milvus.lets_through():
-            return index.asking(MILVUS, Asking(self, ends_at))
-        if self.milvus.exactly_instead:
-            return index
-        raise Unavailable(f"{self.milvus.last_error()}; it is asked again in a moment: send the call again then")
+        """Makes an index that asks the collection, for a call that must be answered by then."""
+        return index.asking(MILVUS, Asking(self, ends_at))
 
     def mend(self) -> None:
         """Loads the collection, or fills it anew, in the background: a Milvus may have come back without it."""
@@ -243,10 +240,9 @@ class Asking:
     Unavailable.
     """
 
-    def __init__(self, collection: Collection, ends_at: float | None, patience_s: float | None = None) -> None:
+    def __init__(self, collection: Collection, ends_at: float | None) -> None:
         self._collection = collection
         self._ends_at = ends_at
-        self._patience_s = patience_s
         self.lost = False
 
     def propose(self, query_D: Floats, wanted: int, allowed: Allowed | None, *, fast: bool) -> Int64s:
@@ -268,18 +264,32 @@ class Asking:
         return _NONE
 
     def _ask(self, query_D: Floats, limit: int, fast: bool) -> Int64s:
-        collection, milvus = self._collection, self._collection.milvus
-        patience_s = milvus.patience_s(self._ends_at) if self._patience_s is None else self._patience_s
-        parameters = search_parameters(collection.spec, limit, fast=fast)
+        milvus = self._collection.milvus
         try:
-            return milvus.search(collection.name, query_D, limit, parameters, patience_s)
+            milvus.check_open()
+            return self._search(query_D, limit, fast, milvus.patience_s(self._ends_at))
         except Unavailable:
-            collection.mend()
-            if self._patience_s is not None or not milvus.exactly_instead:
+            if not milvus.exactly_instead:
                 raise
             self.lost = True
             return _NONE
 
+    def _search(self, query_D: Floats, limit: int, fast: bool, patience_s: float) -> Int64s:
+        collection = self._collection
+        parameters = search_parameters(collection.spec, limit, fast=fast)
+        try:
+            return collection.milvus.search(collection.name, query_D, limit, parameters, patience_s)
+        except Unavailable:
+            collection.mend()
+            raise
+
     def vector(self, row: int, near_D: Floats) -> Floats | None:
         """Has no vector at hand."""
         return None
+
+
+class Probing(Asking):
+    """Asks a collection that was just filled: patiently, and with nothing else to fall back on."""
+
+    def _ask(self, query_D: Floats, limit: int, fast: bool) -> Int64s:
+        return self._search(query_D, limit, fast, _PROBE_S)

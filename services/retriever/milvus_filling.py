@@ -8,6 +8,7 @@ drops what it filled.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import re
@@ -16,6 +17,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+import grpc
 import numpy as np
 
 from marquee.engine.kinds import EXACT, HNSW, IVF, IVF_FP16, IVF_SQ8, TUNED_AT, Spec
@@ -37,6 +39,8 @@ _KINDS = {EXACT: "FLAT", IVF: "IVF_FLAT", IVF_FP16: "IVF_FLAT", IVF_SQ8: "IVF_SQ
 _BATCH = 4 << 20
 # Seconds that one step may take. A flush or a load that takes longer is gone on with when the bundle is tried again.
 _STEP_S = 60.0
+# Seconds that a Milvus which just failed gets to drop what was begun; if it does not, it is left behind.
+_DROP_S = 5.0
 # Seconds between two looks at what another replica, or Milvus, is doing.
 _LOOK_S = 0.2
 # Seconds after which a fill that does not grow is taken for one whose replica is gone.
@@ -172,9 +176,15 @@ class Filling:
                 # Not insert: pymilvus tries again what it does not know to have failed, and rows would be there twice.
                 self._client.upsert(name, [{ROW: row, VECTOR: vector_D} for row, vector_D in rows], timeout=_STEP_S)
         except BaseException:
-            self._client.drop_collection(name, timeout=_STEP_S)
+            self._drop_unfinished(name)
             raise
         return name
+
+    def _drop_unfinished(self, name: str) -> None:
+        from pymilvus import MilvusException
+
+        with contextlib.suppress(MilvusException, grpc.RpcError):
+            self._client.drop_collection(name, timeout=_DROP_S)
 
     def _create(self, name: str) -> None:
         """Makes an empty collection, with its index, and has it loaded."""

@@ -27,7 +27,7 @@ from tests.index_worlds import (
     share_found,
     twin,
 )
-from tests.milvus_rigs import milvus_server, needs_milvus
+from tests.milvus_rigs import MilvusServer, needs_milvus
 
 pytestmark = needs_milvus
 
@@ -41,8 +41,8 @@ def world() -> World:
 
 
 @pytest.fixture(scope="module")
-def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Milvus]:
-    with milvus_server(tmp_path_factory.mktemp("milvus")) as server, server.connection() as connection:
+def milvus(_milvus_running: MilvusServer) -> Iterator[Milvus]:
+    with _milvus_running.connection() as connection:
         assert connection is not None
         yield connection
 
