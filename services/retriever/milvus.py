@@ -168,7 +168,10 @@ def connect(settings: RetrieverSettings) -> MilvusClient:
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     secrets = {"token": settings.milvus_token} if settings.milvus_token else {}
     trust = {"server_pem_path": str(settings.milvus_ca)} if settings.milvus_ca else {}
-    return MilvusClient(settings.milvus_uri, timeout=_CONNECT_S, grpc_options=_RECONNECT, **secrets, **trust)
+    # By itself pymilvus hands out the connection that somebody made to this address before, whomever that one trusted.
+    return MilvusClient(
+        settings.milvus_uri, timeout=_CONNECT_S, dedicated=True, grpc_options=_RECONNECT, **secrets, **trust
+    )
 
 
 def told(error: Exception) -> str:
