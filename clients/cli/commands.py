@@ -73,7 +73,7 @@ def batch(marquee: Recommender, options: Namespace) -> str:
     results = list(marquee.batch(_users(options.users), k=options.k, **options_of(options)))
     if options.json:
         return output.as_json(results)
-    return output.table(("User", "Movies"), [(one.person.user_id, _shown(one)) for one in results], sys.stdout)
+    return output.table(("User", "Best"), [(one.person.user_id, _shown(one)) for one in results], sys.stdout)
 
 
 def _users(given: Sequence[str]) -> Iterator[str]:

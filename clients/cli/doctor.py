@@ -117,7 +117,7 @@ def _days(connection: Connection, replica: Replica) -> float | None:
 def _alone(seen: Seen) -> Iterator[Finding]:
     """Says what is wrong with a replica by itself."""
     if seen.state is None:
-        yield Finding(Grade.WRONG, seen.where, seen.error or "", "see the sentence before")
+        yield Finding(Grade.WRONG, seen.where, "it does not answer", seen.error or "look at its log")
         return
     if not any(one.role is BundleRole.ACTIVE for one in seen.bundles):
         yield Finding(

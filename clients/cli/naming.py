@@ -11,14 +11,19 @@ _ID = re.compile(r"\d{1,19}", re.ASCII)
 _EXTERNAL_ID = re.compile(r"[a-z]+:\S+", re.ASCII)
 
 
+def is_id(text: str) -> bool:
+    """Says whether a text is a movie's id."""
+    return _ID.fullmatch(text) is not None
+
+
 def movie_id(marquee: Recommender, text: str) -> int:
     """Finds the id of the movie that a text means; asks nobody where it is one."""
-    return int(text) if _ID.fullmatch(text) else movie(marquee, text).movie_id
+    return int(text) if is_id(text) else movie(marquee, text).movie_id
 
 
 def movie(marquee: Recommender, text: str) -> Movie:
     """Finds the movie that a text means: an id, an external id or a title; says which, where it was a title."""
-    if _ID.fullmatch(text):
+    if is_id(text):
         return marquee.movie(int(text))
     if _EXTERNAL_ID.fullmatch(text):
         return marquee.movie(text)

@@ -10,7 +10,7 @@ from typing import cast
 
 from clients.cli import output
 from clients.cli.arguments import filters_of
-from clients.cli.naming import movie
+from clients.cli.naming import is_id, movie
 from marquee.client import (
     Contribution,
     Event,
@@ -58,11 +58,22 @@ class Why:
 
 def why(marquee: Recommender, options: Namespace) -> str:
     """Says why a person is, or is not, shown a movie."""
-    found = look(marquee, options.user, movie(marquee, options.movie), options.k, filters_of(options))
+    found = look(marquee, options.user, _film(marquee, options.movie), options.k, filters_of(options))
     if options.json:
         return output.as_json(found)
     named = marquee.movies(sorted({one.event.movie_id for one in found.contributions}))
     return _text(found, {one.movie_id: one for one in named if one is not None})
+
+
+def _film(marquee: Recommender, text: str) -> Movie:
+    """Finds the movie that a text means; of one that the block list hides there is no more than the id."""
+    try:
+        return movie(marquee, text)
+    except MovieUnknown:
+        hidden = Movie(int(text), "") if is_id(text) else None
+        if hidden is None or not _is_known(marquee, hidden):
+            raise
+        return hidden
 
 
 def _text(found: Why, names: Mapping[int, Movie]) -> str:
@@ -74,7 +85,8 @@ def _text(found: Why, names: Mapping[int, Movie]) -> str:
         ("score", output.score_text(found.score)),
         ("rank", "–" if found.rank is None else f"{found.rank:,} of {found.among:,}"),
     ]
-    head = f"{found.movie} for {found.user}: {found.verdict}\n{output.lines(told, sys.stdout)}"
+    title = str(found.movie) or f"movie {found.movie.movie_id}"
+    head = f"{title} for {found.user}: {found.verdict}\n{output.lines(told, sys.stdout)}"
     if not found.contributions:
         return head
     return f"{head}\n\n{output.effects(found.contributions, names, _EFFECTS, sys.stdout)}"
