@@ -77,8 +77,10 @@ async def encoder(registry: Path, store_path: Path) -> AsyncIterator[EncoderRig]
 
 
 @contextlib.asynccontextmanager
-async def encoder_on(store: FeatureStore, registry: Path, **settings: Any) -> AsyncIterator[EncoderRig]:
-    """Serves a registry and a store, which it closes, on a free port."""
+async def encoder_on(
+    store: FeatureStore, registry: Path, credentials: grpc.ChannelCredentials | None = None, **settings: Any
+) -> AsyncIterator[EncoderRig]:
+    """Serves a registry and a store, which it closes, on a free port; over TLS where it has credentials for that."""
     told = UserEncoderSettings(listen="127.0.0.1:0", registry=registry, drain_s=0.0, grace_s=5.0, **settings)
     async with contextlib.aclosing(store), Life(told, SERVICES) as life:
         spaces = Spaces(Registry(registry), partial(load_encoder, threads=1), told)
@@ -86,11 +88,15 @@ async def encoder_on(store: FeatureStore, registry: Path, **settings: Any) -> As
         ladder = Ladder(store, told)
         add_servicers(spaces, ladder, life.server)
         running = asyncio.ensure_future(life.run(ladder.watch()))
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{life.port}") as channel:
+        async with _channel(f"127.0.0.1:{life.port}", credentials) as channel:
             await channel.channel_ready()
             yield EncoderRig(*stubs(channel), spaces, store, life.port)
         life.stop()
         await running
+
+
+def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    return grpc.aio.secure_channel(address, credentials) if credentials else grpc.aio.insecure_channel(address)
 
 
 async def refused(call: Awaitable[Any]) -> MarqueeError:

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import grpc.aio
 
@@ -53,13 +53,13 @@ class Rig(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def retriever(
-    registry: Path, block_list: BlockList | None = None, milvus: Milvus | None = None
+    registry: Path, block_list: BlockList | None = None, milvus: Milvus | None = None, **settings: Any
 ) -> AsyncIterator[Rig]:
     """Serves a registry on a free port; the block list is not watched either."""
-    settings = RetrieverSettings(listen="127.0.0.1:0", registry=registry, drain_s=0.0, grace_s=5.0)
-    async with Life(settings, SERVICES) as life:
+    told = RetrieverSettings(listen="127.0.0.1:0", registry=registry, drain_s=0.0, grace_s=5.0, **settings)
+    async with Life(told, SERVICES) as life:
         load = partial(Retrieval, threads=1, block_list=block_list, milvus=milvus)
-        spaces = Spaces(Registry(registry), load, settings)
+        spaces = Spaces(Registry(registry), load, told)
         await spaces.start()
         add_servicers(spaces, life.server)
         running = asyncio.ensure_future(life.run())
