@@ -34,10 +34,11 @@ class Details(ttk.Frame):
         self.take_back = self._button("Take back (U)", lambda: said(None))
         self.stars = Stars(self, looks, lambda stars: said(Opinion(Verdict.RATED, stars)))
         self.text = tk.Text(
-            self, wrap="word", relief="flat", height=9, width=30, borderwidth=0, cursor="arrow", state="disabled"
+            self, wrap="word", relief="flat", height=9, width=30, borderwidth=0, cursor="arrow", takefocus=True
         )
         self.similar = FilmList(self, looks, lambda _: None, opened, height=3)
         self.similar.narrow(True)
+        self._make_readable_only()
         self._lay_out()
         self.bind("<Configure>", lambda event: self._wrap(event.width))
         self.dress()
@@ -47,6 +48,19 @@ class Details(ttk.Frame):
         button.pack(side="left", padx=(0, 6))
         button.bind("<Return>", lambda _: button.invoke())
         return button
+
+    def _make_readable_only(self) -> None:
+        """Takes everything but scrolling from the text; a disabled one would be passed over by Tab."""
+        self.text.bindtags((str(self.text), str(self.winfo_toplevel()), "all"))
+        for keys, lines in (
+            (("<Up>", "<Button-4>"), -1),
+            (("<Down>", "<Button-5>"), 1),
+            (("<Prior>",), -5),
+            (("<Next>",), 5),
+        ):
+            for key in keys:
+                self.text.bind(key, lambda _, by=lines: self.text.yview_scroll(by, "units"))  # type: ignore[misc]
+        self.text.bind("<MouseWheel>", lambda event: self.text.yview_scroll(-1 if event.delta > 0 else 1, "units"))
 
     @property
     def parts(self) -> tuple[tk.Misc, ...]:
@@ -112,13 +126,11 @@ class Details(ttk.Frame):
         self._title.configure(text=visual(card.movie.title))
         self._line.configure(text=visual(card.line))
         self.show_opinion(card.opinion)
-        self.text.configure(state="normal")
         self.text.delete("1.0", "end")
         for name, fact in card.facts:
             self.text.insert("end", f"{name}: ", "name", f"{visual(fact)}\n")
         if reasons:
             self.text.insert("end", "What you said, for and against it\n", "head", visual("\n".join(reasons)))
-        self.text.configure(state="disabled")
 
     def show_opinion(self, opinion: Opinion | None) -> None:
         """Shows what the person thinks of the film."""

@@ -43,6 +43,7 @@ class FilmList(ttk.Frame):
         self._chosen = chosen
         self._opened = opened
         self._cards: dict[str, Card] = {}
+        self._sections: Sequence[Section] = ()
         self._narrow = False
         self._reordered = self.tk.call("tk", "windowingsystem") == "x11"
         self.tree = ttk.Treeview(
@@ -93,22 +94,41 @@ class FilmList(ttk.Frame):
         """Lists the films that are shown, in their order."""
         return tuple(self._cards.values())
 
+    def sections(self) -> list[str]:
+        """Lists the headlines that are shown."""
+        return [section.headline for section in self._sections]
+
     def rows(self) -> Sequence[tuple[str, Card]]:
         """Lists the rows of the films, as the tree names them, with their films."""
         return tuple(self._cards.items())
 
     def show(self, sections: Sequence[Section], new: frozenset[int] = frozenset()) -> None:
         """Shows sections, `new` films marked; what was selected stays so, where it is still there."""
-        kept, top = self.selected, self.tree.yview()[0]
+        kept, top, at = self.selected, self.tree.yview()[0], self._pointed()
         self.tree.delete(*self.tree.get_children())
         self._cards.clear()
+        self._sections = sections
         for section in sections:
             parent = self.tree.insert("", "end", text=self._seen(section.headline), open=True, tags=_HEADING)
             for card in section.cards:
                 self._add(parent, card, card.movie.movie_id in new)
-        if kept is not None:
-            self.select(kept.movie.movie_id)
+        if kept is None or not self.select(kept.movie.movie_id):
+            self._point(at)
         self.tree.yview_moveto(top)
+
+    def _rows_in_order(self) -> list[str]:
+        return [row for parent in self.tree.get_children() for row in (parent, *self.tree.get_children(parent))]
+
+    def _pointed(self) -> int:
+        """Says in which row the keyboard is; the first film's where it is in none."""
+        rows, row = self._rows_in_order(), self.tree.focus()
+        return rows.index(row) if row in rows else 1
+
+    def _point(self, at: int) -> None:
+        """Puts the keyboard before a row, so that Down comes to it; nothing is selected by that."""
+        rows = self._rows_in_order()
+        if rows:
+            self.tree.focus(rows[max(0, min(at, len(rows)) - 1)])
 
     def _add(self, parent: str, card: Card, new: bool) -> None:
         tags = (_FILM, _NEW) if new else (_FILM,)

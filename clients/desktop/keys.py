@@ -6,7 +6,9 @@ import tkinter as tk
 from tkinter import ttk
 from typing import Final
 
+from clients.desktop.details import DISLIKE, LIKE
 from clients.desktop.looks import Looks
+from clients.presenter import Opinion, Verdict
 
 KEYS: Final = (
     ("Ctrl+F or /", "Find a film by its title"),
@@ -25,6 +27,19 @@ KEYS: Final = (
     ("F1", "This page"),
     ("Ctrl+Q", "Close"),
 )
+
+# What a key says of a film; None takes back.
+OPINION_KEYS: Final[dict[str, Opinion | None]] = {
+    **dict.fromkeys(("l", "L"), LIKE),
+    **dict.fromkeys(("d", "D"), DISLIKE),
+    **dict.fromkeys(("u", "U"), None),
+    **{f"<Key-{stars}>": Opinion(Verdict.RATED, float(stars)) for stars in range(1, 6)},
+}
+# By how many stars a key changes a rating.
+STEP_KEYS: Final = {
+    **dict.fromkeys(("<plus>", "<equal>", "<KP_Add>"), 0.5),
+    **dict.fromkeys(("<minus>", "<KP_Subtract>"), -0.5),
+}
 
 
 class KeysPage(tk.Toplevel):

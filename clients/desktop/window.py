@@ -9,10 +9,10 @@ from tkinter import ttk
 from typing import Final
 
 from clients.desktop.bridge import Bridge
-from clients.desktop.details import DISLIKE, LIKE, Details
+from clients.desktop.details import Details
 from clients.desktop.films import FilmList, Section
 from clients.desktop.filters import FilterPanel
-from clients.desktop.keys import KeysPage
+from clients.desktop.keys import OPINION_KEYS, STEP_KEYS, KeysPage
 from clients.desktop.looks import OTHER, Looks
 from clients.desktop.notices import NoticeBar
 from clients.desktop.voice import Voice
@@ -48,6 +48,8 @@ _LIST, _FILM, _FILTERS = "list", "film", "filters"
 _WEIGHTS: Final = {_FILTERS: 0, _LIST: 3, _FILM: 2}
 _HINTS = "F1 keys · / find · L like · D dislike · 1–5 stars · U take back · F4 filters · F6 next part · Ctrl+T colours"
 _HINTS_NARROW = "F1 keys · / find · Enter open · Esc back"
+# Control, and Alt, in an event's state.
+_MODIFIERS: Final = 0x4 | 0x8
 
 
 class Window:
@@ -86,7 +88,7 @@ class Window:
         self._body.grid(row=2, column=0, sticky="nsew", padx=8, pady=6)
         self.filters = FilterPanel(self._body, self._filters_changed)
         self.films = FilmList(self._body, self._looks, self._film_chosen, self._film_opened)
-        self.details = Details(self._body, self._looks, self.say, self._film_opened)
+        self.details = Details(self._body, self._looks, self._say_of_shown, self._film_opened)
         self.status = ttk.Label(self.root, padding=(12, 2, 12, 8))
         self.status.grid(row=3, column=0, sticky="ew")
         self.root.rowconfigure(2, weight=1)
@@ -134,22 +136,31 @@ class Window:
             ("<Control-q>", self.close),
         ):
             self.root.bind(key, _calling(command))
-        for widget in (self.films.tree, *self.details.parts):
-            self._bind_film_keys(widget)
+        own = (self.films.tree, self.details.similar.tree)
+        for widget in {*own, *self.details.parts}:
+            self._bind_film_keys(widget, self._selected_in if widget in own else self._shown)
         self.search.bind("<Down>", _calling(self._to_films))
         self.search.bind("<Return>", _calling(self._to_films))
         self.films.tree.bind("/", _calling(self._to_search))
 
-    def _bind_film_keys(self, widget: tk.Misc) -> None:
-        for letters, opinion in (("lL", LIKE), ("dD", DISLIKE), ("uU", None)):
-            for letter in letters:
-                widget.bind(letter, _calling(lambda said=opinion: self.say(said)))  # type: ignore[misc]
-        for stars in range(1, 6):
-            opinion = Opinion(Verdict.RATED, float(stars))
-            widget.bind(f"<Key-{stars}>", _calling(lambda said=opinion: self.say(said)))  # type: ignore[misc]
-        for keys, step in ((("<plus>", "<equal>", "<KP_Add>"), 0.5), (("<minus>", "<KP_Subtract>"), -0.5)):
-            for key in keys:
-                widget.bind(key, _calling(lambda by=step: self._rate_by(by)))  # type: ignore[misc]
+    def _bind_film_keys(self, widget: tk.Misc, film: Callable[[tk.Misc], Card | None]) -> None:
+        """Binds the keys that say something of a film: of the one that is selected in a list, or of the one shown."""
+        for key, opinion in OPINION_KEYS.items():
+            widget.bind(key, _unmodified(lambda said=opinion: self.say(said, film(widget))))  # type: ignore[misc]
+        for key, step in STEP_KEYS.items():
+            widget.bind(key, _unmodified(lambda by=step: self._rate_by(by, film(widget))))  # type: ignore[misc]
+
+    def _selected_in(self, tree: tk.Misc) -> Card | None:
+        films = self.films if tree is self.films.tree else self.details.similar
+        card = films.selected
+        if card is not None and films is self.films:
+            # Fast fingers are here before the list has told what is selected.
+            self._film_chosen(card)
+        # What was just said may have taken the film out of its list: it is still the one that is shown.
+        return card or self.details.card
+
+    def _shown(self, _: tk.Misc) -> Card | None:
+        return self.details.card
 
     def _resized(self, event: tk.Event[tk.Misc]) -> None:
         if event.widget is self.root and (event.width < NARROW) is not self._narrow:
@@ -322,9 +333,11 @@ class Window:
         self._bring(_FILM)
         self.details.like.focus_set()
 
-    def say(self, opinion: Opinion | None) -> None:
-        """Says what the person thinks of the film that is shown, None taking back."""
-        card = self.details.card
+    def _say_of_shown(self, opinion: Opinion | None) -> None:
+        self.say(opinion, self.details.card)
+
+    def say(self, opinion: Opinion | None, card: Card | None) -> None:
+        """Says what the person thinks of a film, None taking back."""
         if card is None:
             self.notices.show("told", (Notice(Mood.HINT, "Choose a film first."),))
             return
@@ -332,14 +345,14 @@ class Window:
         if self._told(card).opinion == opinion:
             return
         self._said[movie_id] = opinion
-        self.details.show_opinion(opinion)
+        if self.details.card is not None and self.details.card.movie.movie_id == movie_id:
+            self.details.show_opinion(opinion)
         self.voice.say(movie_id, opinion, self._home.request_id if self._home else "")
 
-    def _rate_by(self, step: float) -> None:
-        card = self.details.card
+    def _rate_by(self, step: float, card: Card | None) -> None:
         opinion = self._told(card).opinion if card else None
         stars = (opinion.stars if opinion else None) or 3.0
-        self.say(Opinion(Verdict.RATED, min(5.0, max(0.5, stars + step))))
+        self.say(Opinion(Verdict.RATED, min(5.0, max(0.5, stars + step))), card)
 
     def _heard(self, movie_id: int, told: Told) -> None:
         self.notices.show("told", (told.notice,))
@@ -433,6 +446,17 @@ def _calling(command: Callable[[], object]) -> Callable[[tk.Event[tk.Misc]], str
     def handler(_: tk.Event[tk.Misc]) -> str:
         command()
         # The key has done its work: nothing else is to see it.
+        return "break"
+
+    return handler
+
+
+def _unmodified(command: Callable[[], object]) -> Callable[[tk.Event[tk.Misc]], str | None]:
+    def handler(event: tk.Event[tk.Misc]) -> str | None:
+        # Tk takes Ctrl+2 for 2 where nothing closer is bound.
+        if int(event.state) & _MODIFIERS:
+            return None
+        command()
         return "break"
 
     return handler
