@@ -1,7 +1,7 @@
 """Drops the collections of bundles that are gone: `python -m services.retriever drop-collections`.
 
-A collection stays while the registry may still go to its bundle, while a replica has that loaded, and while it may be
-being filled.
+A collection stays while a replica has its bundle loaded, while the registry may still go back to that, and while it may
+be being filled.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 
 from marquee.bundle.registry import KEEP, Registry
+from marquee.client import Tls
+from marquee.client.channels import Links, Transport, settings
+from marquee.client.rpcs import GET_INDEX
 from marquee.errors import ConfigError, MarqueeError, Unavailable
-from marquee.v1 import retriever_pb2, retriever_pb2_grpc
+from marquee.v1 import retriever_pb2
 from services.common.server import EXIT_CONFIG
 from services.common.settings import load_settings, split_address
 from services.retriever.milvus import connect, told
@@ -31,14 +35,15 @@ if TYPE_CHECKING:
 NAME = "drop-collections"
 _PROGRAM = f"python -m services.retriever {NAME}"
 _ABOUT = (
-    "Drops the collections of bundles that neither the registry's pointer nor its last changes name and no replica has "
-    "loaded, and what fills that were ended left behind. Which Milvus and registry it is, it reads as the service does."
+    "Drops the collections of bundles that no replica has loaded, nor a registry's pointer and last changes name, and "
+    "what fills that were ended left behind. MARQUEE_MILVUS_TOKEN and MARQUEE_API_KEY hold the secrets for Milvus and "
+    "for the replicas."
 )
 # What is younger may be being filled, for a bundle that this copy of the registry does not have yet.
 YOUNG_S = 3600.0
 _REPLICA_TIMEOUT_S = 5.0
 _MILVUS_TIMEOUT_S = 60.0
-_SETTINGS = ("registry", "milvus_uri", "milvus_token", "milvus_ca")
+_VARIABLES = {"MARQUEE_MILVUS_URI", "MARQUEE_MILVUS_TOKEN", "MARQUEE_MILVUS_CA"}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -55,10 +60,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=_PROGRAM, description=_ABOUT)
-    for name in _SETTINGS:
-        # No flag for a secret: command lines can be read by others.
-        if name != "milvus_token":
-            parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=f"MARQUEE_{name.upper()}")
+    parser.add_argument("--milvus-uri", metavar="URI", help="as of the service; MARQUEE_MILVUS_URI")
+    parser.add_argument("--milvus-ca", metavar="FILE", help="as of the service; MARQUEE_MILVUS_CA")
     parser.add_argument(
         "--replica",
         action="append",
@@ -66,75 +69,91 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="a retriever that uses this Milvus; a name stands for all addresses that it has; repeatable: name all",
     )
+    for flag, what in (
+        ("ca", "encrypt, and trust replicas that are signed by this certificate (PEM)"),
+        ("cert", "with --tls-key: the certificate to show them"),
+        ("key", "the key of --tls-cert"),
+        ("name", "the name in their certificates; without it that of --replica"),
+    ):
+        parser.add_argument(f"--tls-{flag}", metavar="NAME" if flag == "name" else "FILE", help=what)
     parser.add_argument(
-        "--keep",
-        type=int,
-        default=KEEP,
-        metavar="N",
-        help=f"changes of the registry to keep the collections of (default: {KEEP})",
+        "--registry", type=Path, metavar="DIR", help="a registry whose bundles keep theirs; MARQUEE_REGISTRY"
+    )
+    parser.add_argument(
+        "--keep", type=int, default=KEEP, metavar="N", help=f"changes of it that count, too (default: {KEEP})"
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be dropped")
     return parser
 
 
 def _run(options: argparse.Namespace) -> list[str]:
-    settings = _settings(options)
+    milvus = _settings(options)
     if not options.replica:
         raise ConfigError("--replica: name every retriever that uses this Milvus, so that what they serve stays")
-    pointer = Registry(settings.registry).read()
-    changes = pointer.history[-options.keep :] if options.keep > 0 else ()
-    kept = {pointer.active, pointer.standby, *(id for one in changes for id in (one.active, one.standby))}
-    for replica in options.replica:
-        kept |= _loaded_by(replica)
-    return _in_milvus(settings, kept, options.dry_run)
+    kept = {bundle_id for replica in options.replica for bundle_id in _loaded_by(replica, options)}
+    folder = options.registry or os.environ.get("MARQUEE_REGISTRY")
+    return _in_milvus(milvus, kept | (_named_in(Path(folder), options.keep) if folder else set()), options.dry_run)
 
 
 def _settings(options: argparse.Namespace) -> RetrieverSettings:
-    """Reads which registry and which Milvus it is, and none of the other settings."""
-    named = {name: getattr(options, name, None) for name in _SETTINGS}
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in named.items() if value is not None]
-    variables = {f"MARQUEE_{name.upper()}" for name in _SETTINGS} & os.environ.keys()
-    settings = load_settings(RetrieverSettings, flags, {name: os.environ[name] for name in variables})
-    if not settings.milvus_uri:
+    """Reads which Milvus it is as the service does, and none of its other settings."""
+    named = {"--milvus-uri": options.milvus_uri, "--milvus-ca": options.milvus_ca}
+    flags = [f"{flag}={value}" for flag, value in named.items() if value is not None]
+    environment = {name: os.environ[name] for name in _VARIABLES & os.environ.keys()}
+    milvus = load_settings(RetrieverSettings, flags, environment)
+    if not milvus.milvus_uri:
         raise ConfigError("--milvus-uri: is not set; name the Milvus whose collections are to be dropped")
-    return settings
+    return milvus
 
 
-def _loaded_by(replica: str) -> set[str]:
+def _named_in(registry: Path, keep: int) -> set[str]:
+    pointer = Registry(registry).read()
+    changes = pointer.history[-keep:] if keep > 0 else ()
+    return {pointer.active, pointer.standby, *(id for one in changes for id in (one.active, one.standby))}
+
+
+def _loaded_by(replica: str, options: argparse.Namespace) -> set[str]:
     """Asks a retriever, at every address that its name has, which bundles it has loaded."""
     try:
         host, port = split_address(replica)
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (ValueError, OSError) as error:
         raise ConfigError(f"--replica: {replica!r} is no address ({error}); write HOST:PORT") from error
-    return {bundle_id for _, _, _, _, (host, port, *_) in set(found) for bundle_id in _loaded_at(str(host), int(port))}
+    tls = None
+    if options.tls_ca or options.tls_cert or options.tls_key:
+        tls = Tls(options.tls_ca, options.tls_cert, options.tls_key, options.tls_name or host)
+    addresses = {f"[{ip}]:{port}" if ":" in str(ip) else f"{ip}:{port}" for _, _, _, _, (ip, *_) in found}
+    return {bundle_id for address in sorted(addresses) for bundle_id in _loaded_at(address, tls)}
 
 
-def _loaded_at(host: str, port: int) -> list[str]:
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    with grpc.insecure_channel(address) as channel:
-        stub = retriever_pb2_grpc.RetrieverServiceStub(channel)
-        try:
-            answer = stub.GetIndex(retriever_pb2.GetIndexRequest(), timeout=_REPLICA_TIMEOUT_S)
-        except grpc.RpcError as error:
-            raise Unavailable(
-                f"nothing was dropped: {address} does not say what it has loaded ({error.code().name}: "
-                f"{error.details()}); see that it runs, or leave it out if it is gone"
-            ) from error
+def _loaded_at(address: str, tls: Tls | None) -> list[str]:
+    told = settings(address, address, _REPLICA_TIMEOUT_S, 1, os.environ.get("MARQUEE_API_KEY", ""), tls)
+    links = Links(Transport(grpc.insecure_channel, grpc.secure_channel), told)
+    try:
+        get_index = links.next().methods[GET_INDEX]
+        answer = get_index(retriever_pb2.GetIndexRequest(), timeout=_REPLICA_TIMEOUT_S, metadata=told.metadata)
+    except grpc.RpcError as error:
+        raise Unavailable(
+            f"nothing was dropped: {address} does not say what it has loaded ({error.code().name}: {error.details()}); "
+            "see that it runs, or leave it out if it is gone"
+        ) from error
+    finally:
+        for channel in links.take_all():
+            channel.close()
     return [one.bundle_id for one in answer.state.bundles]
 
 
-def _in_milvus(settings: RetrieverSettings, kept: set[str], dry_run: bool) -> list[str]:
+def _in_milvus(milvus: RetrieverSettings, kept: set[str], dry_run: bool) -> list[str]:
     from pymilvus import MilvusException
 
     try:
-        client = connect(settings)
+        client = connect(milvus)
         doomed = _doomed(client, kept)
         for name in [] if dry_run else doomed:
             _drop(client, name)
     except (MilvusException, grpc.RpcError) as error:
         raise Unavailable(
-            f"Milvus at {settings.milvus_uri}: {told(error)}; see that it runs, and run this again: that is safe"
+            f"Milvus at {milvus.milvus_uri}: {told(error)}; see that it runs, and run this again: that is safe"
         ) from error
     return doomed
 

@@ -18,14 +18,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import numpy as np
 import pytest
+import trustme
 
 from marquee.bundle.format import Bundle
 from marquee.bundle.registry import Registry
 from marquee.engine.kinds import EXACT, Spec
 from marquee.errors import BundleError
-from marquee.v1 import retriever_pb2
+from marquee.v1 import retriever_pb2, retriever_pb2_grpc
 from services.common import spaces
 from services.retriever import milvus_cleanup, milvus_filling
 from services.retriever.__main__ import main
@@ -33,6 +35,7 @@ from services.retriever.milvus_filling import Filling, alias_of, aliases_of, fil
 from tests.bundles import make_bundle
 from tests.milvus_rigs import MilvusServer, needs_milvus
 from tests.rigs import DEADLINE_S, ROOT, Rig, eventually, publish, retriever
+from tests.secured import certified
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -357,7 +360,7 @@ def test_bundles_that_a_roll_back_may_bring_back_keep_theirs(
     for bundle in bundles:
         publish(registry.root, bundle)
         Filling(client, bundle.id, Spec(EXACT, {}), np.eye(8, dtype=np.float32), threading.Event()).run()
-    monkeypatch.setattr(milvus_cleanup, "_loaded_by", lambda replica: set())
+    monkeypatch.setattr(milvus_cleanup, "_loaded_by", lambda replica, options: set())
 
     def left() -> list[str]:
         return [fill.bundle_id for name in client.list_collections() if (fill := fill_of(name))]
@@ -367,6 +370,44 @@ def test_bundles_that_a_roll_back_may_bring_back_keep_theirs(
     assert drop(registry.root, milvus_lite, "--replica=127.0.0.1:1", "--keep=0") == 0
     # Active and standby.
     assert sorted(left()) == sorted(bundle.id for bundle in bundles[1:])
+
+
+class _OneBundle(retriever_pb2_grpc.RetrieverServiceServicer):
+    """Has a bundle loaded, and says so to who has the key."""
+
+    def GetIndex(  # noqa: N802
+        self, request: retriever_pb2.GetIndexRequest, context: grpc.ServicerContext
+    ) -> retriever_pb2.GetIndexResponse:
+        if ("authorization", "Bearer hunter2") not in [tuple(pair) for pair in context.invocation_metadata()]:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "send a key")
+        answer = retriever_pb2.GetIndexResponse()
+        answer.state.bundles.add(bundle_id=bundle_id(7))
+        return answer
+
+
+@pytest.mark.usefixtures("old")
+def test_replicas_are_asked_over_tls_and_with_the_key(
+    tmp_path: Path, milvus_lite: MilvusServer, client: MilvusClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    files = certified(tmp_path, ca.issue_cert("localhost"))
+    kept, gone = pointed_after(client, 7), pointed_after(client, 8)
+    server = grpc.server(ThreadPoolExecutor(1))
+    retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(_OneBundle(), server)  # type: ignore[abstract]
+    pair = (files.key.read_bytes(), files.cert.read_bytes())
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+    server.start()
+    replica = [f"--replica=127.0.0.1:{port}", f"--tls-ca={tmp_path / 'ca.pem'}", "--tls-name=localhost"]
+    try:
+        assert main([milvus_cleanup.NAME, f"--milvus-uri={milvus_lite.uri}", *replica]) == 1
+        assert set(client.list_collections()) == {kept, gone}
+        monkeypatch.setenv("MARQUEE_API_KEY", "hunter2")
+        # Without a registry, what is loaded is all that counts.
+        assert main([milvus_cleanup.NAME, f"--milvus-uri={milvus_lite.uri}", *replica]) == 0
+    finally:
+        server.stop(0).wait()
+    assert client.list_collections() == [kept]
 
 
 @pytest.mark.usefixtures("old")
@@ -399,7 +440,7 @@ def test_a_milvus_that_is_away_is_told(
     tmp_path: Path, milvus_lite: MilvusServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = publish(tmp_path / "registry", world(tmp_path)).root
-    monkeypatch.setattr(milvus_cleanup, "_loaded_by", lambda replica: set())
+    monkeypatch.setattr(milvus_cleanup, "_loaded_by", lambda replica, options: set())
     assert drop(registry, milvus_lite, "--replica=127.0.0.1:1", "--milvus-uri=http://127.0.0.1:1") == 1
     error = capsys.readouterr().err
     assert "Milvus at http://127.0.0.1:1: Fail connecting to server" in error
