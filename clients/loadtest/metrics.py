@@ -77,6 +77,8 @@ def read_sums(text: str) -> Sums:
 
 
 def _fetch(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("it is no address of a page: write http://HOST:PORT/metrics")
     # Metrics are inside the house; a proxy of the environment is for the way out of it.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(url, timeout=_TIMEOUT_S) as answer:

@@ -64,6 +64,7 @@ class Conductor:
         self.session.limits = limits_of(measured.stages)
         if self._options.find_max:
             self._search()
+        self.session.stopped |= bool(self._interrupt)
         return self.session
 
     def _measure(self, stages: Sequence[Stage]) -> Measured:

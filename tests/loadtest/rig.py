@@ -32,7 +32,7 @@ class Scripted(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self.calls: list[tuple[str, bytes]] = []
         self.metadata: list[dict[str, str | bytes]] = []
-        self.answers: dict[str, Answer] = {path: _canned(answer) for path, answer in _answers().items()}
+        self.answers: dict[str, Answer] = {path: _canned(answer) for path, answer in canned_answers().items()}
 
     def service(self, handler_call_details: Any) -> Any:
         """Finds what answers a method."""
@@ -63,7 +63,8 @@ def _canned(answer: bytes) -> Answer:
     return give
 
 
-def _answers() -> dict[str, bytes]:
+def canned_answers() -> dict[str, bytes]:
+    """Writes what each method answers until a test wants something else."""
     bundle = types_pb2.LoadedBundle(space=SPACE, bundle_id="b" * 64, dimension=DIMENSION, movies=MOVIES)
     state = types_pb2.ReplicaState(bundles=[bundle])
     encoded = user_encoder_pb2.EncodeResponse(vector=VECTOR, space=SPACE, source="FEATURE_SOURCE_STORE")
