@@ -68,9 +68,10 @@ def start_cli(services: Services) -> StartCli:
 
     async def start(*arguments: str, **options: Any) -> asyncio.subprocess.Process:
         addresses = {"MARQUEE_ENCODER": services.encoder, "MARQUEE_RETRIEVER": services.retriever}
-        options = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE} | options
+        pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
+        options = {"env": cli_environment(**addresses)} | pipes | options
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "clients.cli", *arguments, cwd=ROOT, env=cli_environment(**addresses), **options
+            sys.executable, "-m", "clients.cli", *arguments, cwd=ROOT, **options
         )
 
     return start

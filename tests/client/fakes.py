@@ -172,7 +172,7 @@ class Encoder(user_encoder_pb2_grpc.UserEncoderServiceServicer, live_features_pb
         columns = types_pb2.EventColumns(movie_ids=[1, 2], kinds=kinds, values=[0, 4.5], times_ms=[2_000, 1_000])
         canned = user_encoder_pb2.ExplainResponse(
             movie_ids=[3],
-            unknown_movie_ids=[99],
+            unknown_movie_ids=[movie_id for movie_id in request.movie_ids if movie_id not in MOVIES],
             events=columns,
             scores=struct.pack("<f", 0.5),
             contributions=struct.pack("<2f", -0.125, 0.25),

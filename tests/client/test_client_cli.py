@@ -163,6 +163,107 @@ class TestOtherCommands:
         assert len(done.out.splitlines()) == 3
 
 
+class TestCatalogue:
+    async def test_top_takes_filters(self, cli: RunCli, services: Services) -> None:
+        done = await cli("top", "-k", "2", "--stars", "3.5", "--person", "Agnès Varda", "--rated", "10")
+        assert [line.split()[0] for line in done.out.splitlines()] == ["Title", "Amélie", "Toy"]
+        expected = types_pb2.MovieFilter(people_any=["Agnès Varda"], rating_min=3.5, rating_count_min=10)
+        assert services.fake.requests("TopMovies")[0].filter == expected
+
+    async def test_counts(self, cli: RunCli) -> None:
+        assert (await cli("genres")).out.splitlines()[1].split() == ["Comedy", "2"]
+        done = await cli("facets", "--genre", "Comedy")
+        assert done.out.startswith("3 movies\n\nDecade  Movies\n2000")
+
+    async def test_options_of_a_list_reach_the_retriever(self, cli: RunCli, services: Services) -> None:
+        flags = "--min-score 0.1 --quality exact --diversity 0.5 --max-per-genre 3 --max-per-director 1 --debug -k 3"
+        done = await cli("recommend", "42", *flags.split())
+        options = services.fake.requests("Search")[0].options
+        assert (options.quality, options.diversity, options.debug) == (retriever_pb2.QUALITY_EXACT, 0.5, True)
+        assert (options.max_per_genre, options.max_per_director) == (3, 1)
+        assert done.err == "python -m clients.cli: 2 of 3 movies match; exact, 0 + 7 + 0 µs\n"
+
+
+class TestPeople:
+    @pytest.mark.parametrize(
+        ("arguments", "kind", "value"),
+        [
+            (("like", "42", "toy"), "LIKED", 0.0),
+            (("dislike", "42", "1"), "DISLIKED", 0.0),
+            (("rate", "42", "1", "3.5"), "RATED", 3.5),
+            (("retract", "42", "1"), "RETRACTED", 0.0),
+        ],
+    )
+    async def test_what_they_do_is_recorded(
+        self, cli: RunCli, services: Services, arguments: tuple[str, ...], kind: str, value: float
+    ) -> None:
+        done = await cli(*arguments)
+        assert (done.code, done.out) == (0, "recorded\n")
+        [event] = services.fake.requests("RecordEvents")[0].events
+        assert (event.user_id, event.movie_id, EventKind(event.kind).name, event.value) == ("42", 1, kind, value)
+
+    async def test_history(self, cli: RunCli) -> None:
+        done = await cli("history", "42")
+        assert done.out.splitlines()[1].split() == [
+            "2023-11-14",
+            "22:13",
+            "rated",
+            "4.5",
+            "Toy",
+            "Story",
+            "(1995)",
+            "1",
+        ]
+
+    async def test_forgetting_takes_a_yes(self, cli: RunCli, services: Services) -> None:
+        done = await cli("forget", "42")
+        assert (done.code, services.fake.calls) == (2, [])
+        assert "forget deletes for good; say --yes" in done.err
+        done = await cli("forget", "42", "--yes")
+        assert done.out == ("deleted; events dated up to 2023-11-14T22:13:20+00:00 are refused from now on\n")
+
+    async def test_explain_names_films(self, cli: RunCli, services: Services) -> None:
+        done = await cli("explain", "42", "3")
+        title, head, first, second = done.out.splitlines()[:4]
+        assert title == "Amélie (2001): score 0.500"
+        assert head.split() == ["Effect", "What", "Movie", "When"]
+        assert first.split()[:3] == ["+0.2500", "rated", "4.5"]
+        assert second.split()[:4] == ["-0.1250", "liked", "Toy", "Story"]
+
+    async def test_many_people(self, start_cli: StartCli, services: Services) -> None:
+        process = await start_cli("batch", "7", "-", "-k", "1", stdin=asyncio.subprocess.PIPE)
+        out, _ = await process.communicate("8\nаня 🎬\n".encode())
+        assert [line.split()[0] for line in out.decode().splitlines()] == ["User", "7", "8", "аня"]
+        assert [item.user_id for item in services.fake.requests("BatchEncode")[0].items] == ["7", "8", "аня 🎬"]
+
+    async def test_an_arm_asks_nobody(self, cli: RunCli, services: Services) -> None:
+        assert (await cli("arm", "4", "posters")).out == "1\n"
+        assert services.fake.calls == []
+
+
+class TestServices:
+    async def test_status(self, cli: RunCli) -> None:
+        done = await cli("status")
+        assert done.out.splitlines()[1].split()[:3] == ["user_encoder", "active", "aaaaaaaa"]
+        assert "the retriever cannot load what is newest: bundle is cut off" in done.err
+
+    async def test_without_the_encoder_the_most_watched_are_shown(self, cli: RunCli, nobody: str) -> None:
+        done = await cli("recommend", "42", "-k", "2", "--encoder", nobody)
+        assert done.out.splitlines()[1].split() == ["1", "Amélie", "2001", "–", "3"]
+        assert "the encoder is away: this is what most people watch" in done.err
+
+    async def test_a_key_comes_from_the_environment(self, start_cli: StartCli, services: Services) -> None:
+        environment = cli_environment(MARQUEE_RETRIEVER=services.retriever, MARQUEE_API_KEY="s3cret")
+        process = await start_cli("genres", env=environment)
+        await process.communicate()
+        assert services.fake.calls[0].metadata["authorization"] == "Bearer s3cret"
+
+    async def test_files_of_tls_that_are_missing(self, cli: RunCli) -> None:
+        done = await cli("genres", "--tls-ca", "/none.pem")
+        assert done.code == 2
+        assert "tls.ca /none.pem cannot be read" in done.err
+
+
 class TestErrors:
     async def test_nobody_listening(self, cli: RunCli, nobody: str) -> None:
         done = await cli("recommend", "42", "--encoder", nobody, "--no-fallback")
