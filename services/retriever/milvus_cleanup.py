@@ -48,7 +48,7 @@ _VARIABLES = {"MARQUEE_MILVUS_URI", "MARQUEE_MILVUS_TOKEN", "MARQUEE_MILVUS_CA"}
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; returns 0, 1 where nothing or not all was dropped, or 2 where a setting is wrong."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     try:
         dropped = _run(options)
     except MarqueeError as error:
@@ -58,7 +58,8 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Builds the parser of the command's flags."""
     parser = argparse.ArgumentParser(prog=_PROGRAM, description=_ABOUT)
     parser.add_argument("--milvus-uri", metavar="URI", help="as of the service; MARQUEE_MILVUS_URI")
     parser.add_argument("--milvus-ca", metavar="FILE", help="as of the service; MARQUEE_MILVUS_CA")

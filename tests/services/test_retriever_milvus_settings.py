@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
+import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +18,14 @@ import trustme
 
 from marquee.errors import BundleError, ConfigError
 from services.common.settings import effective, load_settings
+from services.retriever import milvus_cleanup
 from services.retriever.milvus import Collection, open_milvus
 from services.retriever.settings import RetrieverSettings
 from tests.bundles import make_bundle
 from tests.milvus_rigs import needs_milvus
-from tests.rigs import publish, run_retriever
+from tests.rigs import ROOT, publish, run_retriever
+
+yaml: Any = importlib.import_module("yaml")
 
 WRONG = [
     (["--milvus-uri=localhost:19530"], "'localhost:19530' must be http://HOST:PORT, or https:// for TLS"),
@@ -65,6 +70,28 @@ def test_without_pymilvus_a_retriever_says_how_to_get_it(monkeypatch: pytest.Mon
         pass
     with open_milvus(RetrieverSettings()) as none:
         assert none is None
+
+
+def test_what_is_shown_for_a_cluster_is_what_a_retriever_and_its_command_take() -> None:
+    (component,), (patch,), (job,) = (
+        list(yaml.safe_load_all((ROOT / "deploy" / "milvus" / f"{name}.yaml").read_text()))
+        for name in ("kustomization", "retriever", "drop-collections")
+    )
+    (generated,) = component["configMapGenerator"]
+    environment = dict(literal.split("=", 1) for literal in generated["literals"])
+    (retriever,) = patch["spec"]["template"]["spec"]["containers"]
+    (dropping,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    for container in (retriever, dropping):
+        assert container["envFrom"] == [{"configMapRef": {"name": generated["name"]}}]
+        assert [variable["name"] for variable in container["env"]] == ["MARQUEE_MILVUS_TOKEN"]
+    settings = load_settings(RetrieverSettings, [], environment | {"MARQUEE_MILVUS_TOKEN": "x"})
+    told = {f"MARQUEE_{field.name.upper()}" for field in dataclasses.fields(settings)}
+    assert environment.keys() <= told
+    assert settings.milvus_ca == Path("/etc/marquee/milvus/ca.crt")
+    assert dropping["command"] == ["python", "-m", "services.retriever"]
+    name, *flags = dropping["args"]
+    assert name == milvus_cleanup.NAME
+    assert milvus_cleanup.make_parser().parse_args(flags).replica == ["retriever-headless:50052"]
 
 
 @needs_milvus
