@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
+from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -17,8 +19,25 @@ def _iso_time(formatter: logging.Formatter, record: logging.LogRecord, datefmt: 
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
+def _traceback(formatter: logging.Formatter, ei: Any) -> str:
+    """Writes where an error came about, and of what class it and its causes are.
+
+    Not their texts: what a library says of a value may hold a person's id, or what they have seen.
+    """
+    chain = [ei[1]]
+    while (cause := _cause(chain[-1])) is not None and cause not in chain:
+        chain.append(cause)
+    parts = ["".join([*traceback.format_tb(error.__traceback__), type(error).__qualname__]) for error in chain]
+    return "\nwhile handling\n".join(parts)
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ if error.__suppress_context__ else error.__context__
+
+
 class _TextFormatter(logging.Formatter):
     formatTime = _iso_time
+    formatException = _traceback
 
     def __init__(self, service: str) -> None:
         super().__init__(_TEXT, defaults={"service": service})
@@ -26,6 +45,7 @@ class _TextFormatter(logging.Formatter):
 
 class _JsonFormatter(JsonFormatter):
     formatTime = _iso_time
+    formatException = _traceback
 
     def __init__(self, service: str) -> None:
         super().__init__(
@@ -35,10 +55,16 @@ class _JsonFormatter(JsonFormatter):
         )
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    # An answer that its caller no longer waits for: an error with a traceback to grpc.aio, once for each such call.
+    return not record.getMessage().startswith("ExecuteBatchError raised in core")
+
+
 def configure_logs(service: str, settings: CommonSettings) -> None:
     """Sends every log record of this process to stderr in the chosen format, and logs the effective settings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter(service) if settings.log_format == "json" else _TextFormatter(service))
+    handler.addFilter(_is_news)
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     shown = effective(settings)
     text = " ".join(f"{name}={value}" for name, value in shown.items())
