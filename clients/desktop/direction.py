@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
+from collections.abc import Sequence
 
 _RIGHT_TO_LEFT = ("R", "AL")
 # Marks stay behind their letter, also where letters change places.
@@ -21,23 +22,25 @@ def visual(text: str) -> str:
 
 
 def _line(line: str) -> str:
-    runs = [(backwards, "".join(part)) for backwards, part in _runs(line)]
-    seen = [_reversed(run) if backwards else run for backwards, run in runs]
-    first = next((backwards for character in line if (backwards := _side(character)) is not None), False)
-    return "".join(reversed(seen) if first else seen)
+    sides = [_side(character) for character in line]
+    base = next((side for side in sides if side is not None), False)
+    resolved = [_resolved(line, sides, at, base) for at in range(len(line))]
+    pairs = itertools.groupby(zip(resolved, line, strict=True), key=lambda pair: pair[0])
+    runs = [(side, "".join(character for _, character in group)) for side, group in pairs]
+    seen = [_reversed(run) if side else run for side, run in runs]
+    return "".join(reversed(seen) if base else seen)
 
 
-def _runs(line: str) -> list[tuple[bool, list[str]]]:
-    """Cuts a line into runs of one direction; what has none of its own goes on, but for spaces at the end of a run."""
-    sides: list[bool] = []
-    for at, character in enumerate(line):
-        side = _side(character)
-        if side is None:
-            after = next((found for later in line[at:] if (found := _side(later)) is not None), False)
-            side = bool(sides and sides[-1] and (after or unicodedata.bidirectional(character) in _MARKS))
-        sides.append(side)
-    pairs = itertools.groupby(zip(sides, line, strict=True), key=lambda pair: pair[0])
-    return [(side, [character for _, character in group]) for side, group in pairs]
+def _resolved(line: str, sides: Sequence[bool | None], at: int, base: bool) -> bool:
+    """Says which way a character goes: one without a side goes with its neighbours where they agree, else with all."""
+    side = sides[at]
+    if side is not None:
+        return side
+    before = next((found for found in reversed(sides[:at]) if found is not None), base)
+    after = next((found for found in sides[at:] if found is not None), base)
+    if unicodedata.bidirectional(line[at]) in _MARKS:
+        return before
+    return before if before == after else base
 
 
 def _side(character: str) -> bool | None:

@@ -356,7 +356,9 @@ class Window:
 
     def _heard(self, movie_id: int, told: Told) -> None:
         self.notices.show("told", (told.notice,))
-        if not told.done:
+        if not told.done and told.notice.mood is Mood.AWAY:
+            self._again()
+        elif not told.done:
             self._said.pop(movie_id, None)
         if self.voice.quiet:
             self.refresh()
@@ -426,6 +428,7 @@ class Window:
 
     def _look_again(self) -> None:
         del self._later["again"]
+        self.voice.again()
         self.refresh()
 
     def _after_rest(self, name: str, call: Callable[[], None]) -> None:
