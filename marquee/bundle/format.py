@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -41,6 +42,11 @@ EVALUATION = "evaluation.npz"
 FILES = frozenset(
     {USER_TOWER, ITEM_TOWER, HISTORY_IDS, HISTORY_TABLE, MOVIE_IDS, ITEM_VECTORS, INDEX, CATALOG, PROBES, EVALUATION}
 )
+
+
+# Narrow, so that a name is the same file wherever it is written and shows in a log as what it is: no folders, nothing
+# hidden, no two names that one file system takes for one (by case, or by how an accent is written).
+_FILE_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*", re.ASCII)
 
 
 class Bundle:
@@ -145,8 +151,11 @@ def _parse_manifest(path: Path, data: bytes) -> bundle_pb2.Manifest:
 def _check_names(path: Path, manifest: bundle_pb2.Manifest) -> None:
     names = [entry.name for entry in manifest.files]
     for name in names:
-        if not name or name != os.path.basename(name) or name.startswith("."):
-            raise BundleError(f"{path / MANIFEST}: {name!r} is not a plain file name")
+        if not _FILE_NAME.fullmatch(name):
+            raise BundleError(
+                f"{path / MANIFEST}: {name!r} is not a plain file name: small letters, digits and _ - . only; publish "
+                "the bundle again from where it was exported"
+            )
     missing = sorted(FILES - set(names))
     if missing or len(set(names)) != len(names):
         raise BundleError(f"{path / MANIFEST}: must list each file once; not listed: {', '.join(missing) or 'none'}")

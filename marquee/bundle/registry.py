@@ -138,6 +138,8 @@ class Registry:
     def open(self, bundle_id: str) -> Bundle:
         """Verifies a bundle of the registry and opens it; raises BundleError where it is not the one its id names."""
         path = self.bundle_path(bundle_id)
+        if path.is_symlink():
+            raise BundleError(f"{path}: is a link, and what it leads to may change; publish the bundle again")
         bundle = open_bundle(path)
         if bundle.id != bundle_id:
             raise BundleError(f"{path / MANIFEST}: is of bundle {bundle.id}: it was edited; publish the bundle again")

@@ -180,6 +180,31 @@ def _exchange_names(fields: Fields) -> None:
     one["name"], two["name"] = two["name"], one["name"]
 
 
+# Names that lead elsewhere on some machine, are another file's on some file system, or look like another's in a log.
+_NO_NAMES = (
+    "x\0y",
+    "x\n",
+    "x/",
+    "a/../x",
+    "..\\x",
+    "C:x",
+    "//host/x",
+    "%2e%2e/x",
+    "~",
+    "User_Tower.onnx",
+    "user_tower.onnx ",
+    "\u0443ser_tower.onnx",
+    "caf\u00e9",
+    "cafe\u0301",
+    "x\u202exnno",
+    "\uff0e\uff0e\uff0fx",
+)
+
+
+def _list(fields: Fields, name: str) -> None:
+    fields["files"].append({"name": name, "size": 0, "sha256": hashlib.sha256().hexdigest()})
+
+
 def _of_manifest() -> Iterator[Damage]:
     yield from of_file(MANIFEST)
     yield _listed_at("../x", lambda folder: folder.parent / "x")
@@ -189,7 +214,8 @@ def _of_manifest() -> Iterator[Damage]:
     yield edited("lists-nothing-by-name", lambda fields: fields["files"].append({"name": "", "size": 0}))
     yield edited("lists-its-parent", lambda fields: fields["files"].append({"name": "..", "size": 0}))
     yield edited("lists-a-long-name", lambda fields: fields["files"].append({"name": "x" * 300}), "x" * 300)
-    yield edited("lists-a-name-with-nul", lambda fields: fields["files"].append({"name": "x\0y"}), "x\0y")
+    for name in _NO_NAMES:
+        yield edited(f"lists-{name!a}", partial(_list, name=name))
     yield edited("lists-a-file-twice", lambda fields: fields["files"].append(fields["files"][0]))
     yield edited("lists-no-file", lambda fields: fields.pop("files"))
     yield edited("exchanges-two-names", _exchange_names, USER_TOWER)

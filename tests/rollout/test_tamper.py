@@ -160,6 +160,35 @@ def test_a_manifest_edited_in_the_registry_is_another_bundle_and_refused(world: 
     assert world.registry.activate(confirm=None).active == world.next.id
 
 
+def test_a_bundle_that_is_a_link_in_the_registry_is_refused_and_replaced_by_publishing_it_again(world: World) -> None:
+    elsewhere = world.folder / "elsewhere"
+    world.installed.rename(elsewhere)
+    world.installed.symlink_to(elsewhere, target_is_directory=True)
+    with unchanged(world.registry), pytest.raises(BundleError, match=f"{world.installed}: is a link"):
+        world.registry.activate(confirm=None)
+    with unchanged(world.registry):
+        world.registry.publish(world.next.path, check=None)
+    assert not world.installed.is_symlink()
+    assert open_bundle(elsewhere).id == world.next.id, "what the link led to was left alone"
+    assert world.registry.activate(confirm=None).active == world.next.id
+
+
+def test_what_a_link_leads_to_is_not_deleted_with_it(world: World) -> None:
+    elsewhere = world.folder / "elsewhere"
+    shutil.copytree(world.installed, elsewhere)
+    stray = world.registry.bundle_path("0" * 64)
+    stray.symlink_to(elsewhere, target_is_directory=True)
+    assert world.registry.gc(keep=0) == [stray.name]
+    assert not os.path.lexists(stray)
+    assert open_bundle(elsewhere).id == world.next.id
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "/etc", "..", "", "A" * 64, "a" * 63 + "/"])
+def test_a_bundles_id_is_no_path(world: World, name: str) -> None:
+    with pytest.raises(RegistryError, match="is not a bundle id"):
+        world.registry.bundle_path(name)
+
+
 def test_no_bundle_is_judged_by_an_active_one_that_was_edited(world: World) -> None:
     QUIET_EDIT(world.registry.bundle_path(world.served.id))
     before = world.registry.read()
