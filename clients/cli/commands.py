@@ -53,7 +53,7 @@ def recommend(marquee: Recommender, options: Namespace) -> str:
 
 def _say_whose(found: Recommendations) -> None:
     if found.source is FeatureSource.TOP_MOVIES:
-        say("the encoder is away: this is what most people watch, and the person counts for nothing in it")
+        say(f"this is what most people watch, and the person counts for nothing in it: {found.away}")
     elif found.degraded:
         say("the store of people's events cannot be read now: some may be missing from this")
     if found.source is FeatureSource.COLD_START:

@@ -13,7 +13,7 @@ from typing import TextIO
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from marquee.client import Contribution, Event, ExplainedMovie, Movie, RankedMovies
+from marquee.client import Contribution, Event, ExplainedMovie, MarqueeError, Movie, RankedMovies
 
 # Columns that stand on the right.
 _NUMBERS = ("#", "Score", "Ratings", "Id", "Movies", "Effect", "Generation")
@@ -32,6 +32,8 @@ def _plain(value: object) -> object:
             return value.name.lower()
         case dt.date():
             return value.isoformat()
+        case MarqueeError():
+            return {"reason": value.reason, "message": value.message}
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     raise TypeError(f"{type(value).__name__} is not JSON")

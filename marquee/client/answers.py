@@ -35,7 +35,7 @@ from marquee.client.values import (
     ShortReason,
     StoreState,
 )
-from marquee.errors import from_status
+from marquee.errors import MarqueeError, from_status
 from marquee.v1 import catalog_pb2, live_features_pb2, retriever_pb2, types_pb2, user_encoder_pb2
 
 E = TypeVar("E", bound=enum.Enum)
@@ -82,7 +82,9 @@ def recommendations(encoded: user_encoder_pb2.EncodeResponse, found: retriever_p
     )
 
 
-def most_watched(message: catalog_pb2.TopMoviesResponse, k: int, as_of: dt.datetime) -> Recommendations:
+def most_watched(
+    message: catalog_pb2.TopMoviesResponse, k: int, as_of: dt.datetime, away: MarqueeError
+) -> Recommendations:
     """Reads the most watched movies as recommendations that were made without the encoder."""
     ranked = (Recommendation(movie(one), None, rank) for rank, one in enumerate(message.movies, 1))
     return Recommendations(
@@ -98,6 +100,7 @@ def most_watched(message: catalog_pb2.TopMoviesResponse, k: int, as_of: dt.datet
         as_of=as_of,
         features_age_s=0.0,
         degraded=True,
+        away=away,
     )
 
 

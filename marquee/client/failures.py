@@ -42,7 +42,7 @@ def translate(error: grpc.RpcError, peer: Peer) -> errors.MarqueeError:
 def _unexplained(code: grpc.StatusCode, text: str, peer: Peer) -> errors.MarqueeError:
     """Makes an error of what gRPC's core, here or there, or something on the way has said."""
     full = code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in text
-    # The core of a service says no more than this of calls that it does not let begin: too many wait, or it is stopping.
+    # All that the core of a service says of calls that it does not let begin: too many wait, or it is stopping.
     turned_away = code is grpc.StatusCode.CANCELLED and text == "CANCELLED"
     if full or turned_away:
         return errors.Overloaded(f"{peer.service} at {peer.address} has too many calls ({text}); send fewer, or later")

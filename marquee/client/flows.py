@@ -105,7 +105,7 @@ def recommend(
             raise
         seen = requests.packed(event.movie_id for event in told) if exclude_seen else b""
         found = yield from _most_watched(search, seen, away)
-        return answers.most_watched(found, k, as_of or dt.datetime.now(dt.UTC))
+        return answers.most_watched(found, k, as_of or dt.datetime.now(dt.UTC), away)
     try:
         return answers.recommendations(encoded, (yield from _search(search, encoded, exclude_seen)))
     except SpaceNotLoaded as error:

@@ -227,8 +227,9 @@ class Recommendations(RankedMovies):
 
     `events_used` were read by the tower, `events_unknown` are of movies that the space does not know,
     `events_truncated` gave way to newer ones. Ages were measured from `as_of`. `degraded`: the list is not all that it
-    could be. With source TOP_MOVIES the encoder was away, and nobody's events count; with any other, the store of
-    people's events could not be read, so some may be missing, and what is known of it is `features_age_s` old.
+    could be. With source TOP_MOVIES the encoder was away, `away` says why, and nobody's events count; with any other,
+    the store of people's events could not be read, so some may be missing, and what is known of it is `features_age_s`
+    old.
     """
 
     source: FeatureSource
@@ -238,6 +239,7 @@ class Recommendations(RankedMovies):
     as_of: dt.datetime
     features_age_s: float
     degraded: bool
+    away: MarqueeError | None = field(default=None, kw_only=True, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,7 +250,10 @@ class TestServices:
     async def test_without_the_encoder_the_most_watched_are_shown(self, cli: RunCli, nobody: str) -> None:
         done = await cli("recommend", "42", "-k", "2", "--encoder", nobody)
         assert done.out.splitlines()[1].split() == ["1", "Amélie", "2001", "–", "3"]
-        assert "the encoder is away: this is what most people watch" in done.err
+        assert "this is what most people watch, and the person counts for nothing in it: no user_encoder" in done.err
+        told = json.loads((await cli("recommend", "42", "-k", "2", "--encoder", nobody, "--json")).out)
+        assert (told["source"], told["items"][0]["score"]) == ("top_movies", None)
+        assert told["away"]["reason"] == "UNAVAILABLE"
 
     async def test_a_key_comes_from_the_environment(self, start_cli: StartCli, services: Services) -> None:
         environment = cli_environment(MARQUEE_RETRIEVER=services.retriever, MARQUEE_API_KEY="s3cret")

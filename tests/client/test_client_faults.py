@@ -39,6 +39,7 @@ class TestDegraded:
             (2, "Toy Story", None),
         ]
         assert (found.degraded, found.source) == (True, FeatureSource.TOP_MOVIES)
+        assert f"no user_encoder answers at {nobody}" in str(found.away)
         assert (found.space, found.bundle_id, found.request_id, found.events_used) == ("", "c" * 8, "mine", 0)
         assert str(found) == "  1. Amélie (2001)\n  2. Toy Story (1995)"
         [request] = services.fake.requests("TopMovies")

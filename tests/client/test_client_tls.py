@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import grpc
 import pytest
 import trustme
 
+from clients.cli.certificates import days_left
 from marquee import errors
 from marquee.client import ConfigError, Recommender, Tls
 from marquee.client.tls import Credentials
@@ -38,9 +40,11 @@ class Authority(NamedTuple):
             self.written(f"{name}.key", issued.private_key_pem),
         )
 
-    def server(self, name: str = "127.0.0.1", client_ca: bytes | None = None) -> grpc.ServerCredentials:
+    def server(
+        self, name: str = "127.0.0.1", client_ca: bytes | None = None, until: datetime | None = None
+    ) -> grpc.ServerCredentials:
         """Makes a server's credentials; with `client_ca` it wants a certificate of the client."""
-        issued = self.ca.issue_cert(name)
+        issued = self.ca.issue_cert(name, not_after=until)
         pair = (issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes())
         return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
 
@@ -95,6 +99,12 @@ class TestConnections:
         async with serving(lambda server: retriever_on(server, Fake()), credentials=theirs.server()) as address:
             expected = rf"the certificate of the retriever at {address} is not signed by whom .* as tls\.ca"
             with pytest.raises(errors.Unavailable, match=expected):
+                await searching(make_client, address, Tls(ours.pem))("search", "toy")
+
+    async def test_a_certificate_that_has_expired(self, make_client: MakeClient, ours: Authority) -> None:
+        credentials = ours.server(until=datetime.now(UTC) - timedelta(days=1))
+        async with serving(lambda server: retriever_on(server, Fake()), credentials=credentials) as address:
+            with pytest.raises(errors.Unavailable, match=rf"retriever at {address} has expired: replace it there"):
                 await searching(make_client, address, Tls(ours.pem))("search", "toy")
 
     async def test_a_plain_call_to_an_encrypted_port(self, make_client: MakeClient, ours: Authority) -> None:
@@ -152,6 +162,14 @@ class TestRotation:
                     with pytest.raises(errors.MarqueeError):
                         await client("search", "toy")
         assert "client.example" in who[0]
+
+
+async def test_the_doctor_reads_when_a_certificate_ends(ours: Authority) -> None:
+    soon = datetime.now(UTC) + timedelta(days=3, hours=1)
+    async with serving(credentials=ours.server(until=soon)) as address:
+        left = await asyncio.to_thread(days_left, address, Tls(ours.pem))
+    assert left is not None
+    assert 3 < left < 3.1
 
 
 def test_files_that_cannot_be_used_keep_the_last_good_ones(ours: Authority, theirs: Authority) -> None:
