@@ -5,7 +5,7 @@ Letters in array names: B people, L history length, N movies, T content tokens, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,13 @@ def make_bundle(
     max_history: int = 20,
     quality: float = 0.5,
     index: Spec = EXACTLY,
+    titles: Mapping[int, str] | None = None,
 ) -> Bundle:
     """Writes a valid bundle to `folder` and opens it; equal arguments give the same bundle id.
 
     `seed`, `movies` (6 or more), `dimension` and `max_history` make the space. A revision of that space has other
     numbers of movies that were `added` after training or `dropped` from the index. `quality` is the model's NDCG@10 in
-    the evaluation, where popularity has 0.1.
+    the evaluation, where popularity has 0.1. `titles` gives some movies, by number, other titles.
     """
     rng = np.random.default_rng(seed)
     spec = feature_spec(max_history=max_history, dimension=dimension, content_buckets=64, max_content_tokens=12)
@@ -78,6 +79,7 @@ def make_bundle(
         movies=movies + added - dropped,
     )
     records = [movie_record(number) for number in range(movies + added)]
+    records = [record._replace(title=(titles or {}).get(at, record.title)) for at, record in enumerate(records)]
     # Shuffled, so that no test passes because row order happens to be id order.
     order = np.random.default_rng(seed).permutation(len(records))
     shown = [records[at] for at in order if at >= dropped]

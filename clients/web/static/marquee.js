@@ -102,9 +102,14 @@ if (filters) {
 
 const busy = new Map();
 
+// `formAction` of a button without the attribute is the page's address, not the form's.
+function goal(button) {
+  return button.hasAttribute("formaction") ? button.formAction : button.form?.action;
+}
+
 document.addEventListener("submit", (event) => {
   const button = event.submitter;
-  if (!button?.formAction.endsWith("/opinion")) return;
+  if (!button || !goal(button)?.endsWith("/opinion")) return;
   event.preventDefault();
   const body = new URLSearchParams(new FormData(event.target, button));
   if (home?.contains(event.target)) {
@@ -112,7 +117,7 @@ document.addEventListener("submit", (event) => {
     body.set("back", location.pathname + location.search);
     body.set("shown", [...home.querySelectorAll("[data-list] > li")].map((film) => film.dataset.film).join(","));
   }
-  state(button.formAction, body);
+  state(goal(button), body);
 });
 
 async function state(path, body) {
@@ -146,7 +151,7 @@ async function shown(answer, turn) {
 
 function mark(path, on) {
   for (const button of document.querySelectorAll("button")) {
-    if (button.formAction === path) button.setAttribute("aria-disabled", on);
+    if (goal(button) === path) button.setAttribute("aria-disabled", on);
   }
 }
 
