@@ -90,7 +90,6 @@ class Details(ttk.Frame):
         """Takes the colours of the theme."""
         colours = self._looks.colours
         self._line.configure(foreground=colours.dim)
-        self._opinion.configure(foreground=colours.accent)
         self.text.configure(
             background=colours.back,
             foreground=colours.text,
@@ -134,7 +133,10 @@ class Details(ttk.Frame):
 
     def show_opinion(self, opinion: Opinion | None) -> None:
         """Shows what the person thinks of the film."""
-        self._opinion.configure(text=str(opinion) if opinion else "You have not said what you think of it.")
+        self._opinion.configure(
+            text=str(opinion) if opinion else "You have not said what you think of it.",
+            foreground=self._looks.colours.accent if opinion else self._looks.colours.dim,
+        )
         self.stars.show((opinion.stars or 0.0) if opinion else 0.0)
         self.take_back.state(["!disabled" if opinion else "disabled"])
         for button, said in ((self.like, LIKE), (self.dislike, DISLIKE)):

@@ -139,6 +139,7 @@ class Window:
         own = (self.films.tree, self.details.similar.tree)
         for widget in {*own, *self.details.parts}:
             self._bind_film_keys(widget, self._selected_in if widget in own else self._shown)
+        self.search.bind("<Control-a>", _calling(self._to_search))
         self.search.bind("<Down>", _calling(self._to_films))
         self.search.bind("<Return>", _calling(self._to_films))
         self.films.tree.bind("/", _calling(self._to_search))
@@ -392,8 +393,7 @@ class Window:
     def _history_came(self, history: History) -> None:
         if self._view == _SAID:
             cards = tuple(self._told(line.card) for line in history.lines)
-            told = f"What you said of {history.total} films" if history.total else "You have not said anything yet"
-            self.films.show([Section(told, cards)])
+            self.films.show([Section("What you said" if cards else "You have not said anything yet", cards)])
         self._came("said", history.notices)
 
     def _film_came(self, film: Film) -> None:
@@ -417,7 +417,9 @@ class Window:
         self.notices.show("said", ())
 
     def _sections(self, home: Home) -> Iterator[Section]:
-        yield Section("For you" if home.personal else "What most people watch", tuple(map(self._told, home.cards)))
+        if home.cards:
+            headline = "For you" if home.personal else "What most people watch"
+            yield Section(headline, tuple(map(self._told, home.cards)))
         for shelf in home.shelves:
             yield Section(shelf.headline, tuple(map(self._told, shelf.cards)))
 
