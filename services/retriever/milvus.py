@@ -25,7 +25,7 @@ from marquee.engine.kinds import Spec, read_spec
 from marquee.errors import BundleError, ConfigError, Unavailable
 from marquee.features import Floats, Int64s
 from services.common.breaker import Breaker
-from services.retriever.milvus_filling import ROW, VECTOR, Filling, search_parameters
+from services.retriever.milvus_filling import ROW, VECTOR, Filling, alias_of, search_parameters
 from services.retriever.settings import EXACTLY, RetrieverSettings
 
 if TYPE_CHECKING:
@@ -75,10 +75,11 @@ class Milvus:
         # pymilvus mends a lost connection inside of calls, and takes the time that it needs. So it is called in other
         # threads than those that answer.
         self._calls = ThreadPoolExecutor(_SEARCHES, "milvus-call")
+        self.is_new = True
         self.exactly_instead = settings.milvus_fallback == EXACTLY
         meanwhile = "every vector is compared here" if self.exactly_instead else "searches answer UNAVAILABLE"
         self._breaker = Breaker(f"Milvus at {self.where}", meanwhile)
-        self._lock = threading.Lock()
+        self._lock, self._connecting = threading.Lock(), threading.Lock()
         self._client: MilvusClient | None = None
 
     @property
@@ -94,7 +95,7 @@ class Milvus:
 
     def client(self) -> MilvusClient:
         """Connects, once; raises what pymilvus raises where nobody answers."""
-        with self._lock:
+        with self._connecting:
             if self._client is None:
                 self._client = connect(self._settings)
             return self._client
@@ -117,8 +118,18 @@ class Milvus:
         """Lists the `limit` nearest rows of a collection, best first; raises Unavailable where they do not come."""
         from pymilvus import MilvusException
 
-        asking = self._calls.submit(
-            self.client().search,
+        asking = self._calls.submit(self._search, name, query_D, limit, parameters, patience_s)
+        try:
+            rows = asking.result(patience_s)
+        except (MilvusException, grpc.RpcError, TimeoutError) as error:
+            asking.cancel()
+            raise self._note_failure(error, patience_s) from error
+        with self._lock:
+            self._breaker.succeeded()
+        return rows
+
+    def _search(self, name: str, query_D: Floats, limit: int, parameters: dict[str, int], timeout_s: float) -> Int64s:
+        found = self.client().search(
             name,
             data=[query_D],
             anns_field=VECTOR,
@@ -127,15 +138,8 @@ class Milvus:
             search_params={"metric_type": "IP", "params": parameters},
             # What is in a collection never changes once it may be searched.
             consistency_level="Eventually",
-            timeout=patience_s,
+            timeout=timeout_s,
         )
-        try:
-            found = asking.result(patience_s)
-        except (MilvusException, grpc.RpcError, TimeoutError) as error:
-            asking.cancel()
-            raise self._note_failure(error, patience_s) from error
-        with self._lock:
-            self._breaker.succeeded()
         return np.array(found[0].ids, np.int64)
 
     def _note_failure(self, error: Exception, patience_s: float) -> Unavailable:
@@ -188,7 +192,8 @@ def _code(error: Exception) -> object:
 class Collection:
     """Is a bundle's collection in a Milvus: filled when this is made, and searched through `asked`.
 
-    Raises BundleError where it cannot be filled.
+    Raises BundleError where it cannot be filled. But a process that is to compare vectors while Milvus is away starts
+    without it: the first bundle's collection is then filled once Milvus is there.
     """
 
     def __init__(self, milvus: Milvus, bundle: Bundle) -> None:
@@ -196,15 +201,24 @@ class Collection:
         self._bundle = bundle
         self.spec: Spec = read_spec(bundle.manifest.index, bundle.file(INDEX))
         self._mending = threading.Lock()
-        self.name = self._filled()
+        self.name = alias_of(bundle.id)
+        self._is_filled = True
+        try:
+            self._fill()
+        except BundleError as error:
+            if not (milvus.is_new and milvus.exactly_instead):
+                raise
+            self._is_filled = False
+            _log.error("%s; until it is, every vector is compared here", error.message)
+        milvus.is_new = False
 
-    def _filled(self) -> str:
+    def _fill(self) -> None:
         from pymilvus import MilvusException
 
         vectors_ND = np.asarray(self._bundle.array(ITEM_VECTORS), np.float32)
         try:
             client = self.milvus.client()
-            return Filling(client, self._bundle.id, self.spec, vectors_ND, self.milvus.stopping).run()
+            Filling(client, self._bundle.id, self.spec, vectors_ND, self.milvus.stopping).run()
         except (MilvusException, grpc.RpcError) as error:
             raise BundleError(
                 f"the collection of bundle {self._bundle.id[:12]} cannot be filled: Milvus at {self.milvus.where}: "
@@ -212,9 +226,9 @@ class Collection:
             ) from error
 
     def check(self, index: Index) -> None:
-        """Replays the bundle's probes in the collection; raises BundleError where it finds others."""
+        """Replays the bundle's probes, in the collection if it is filled; raises BundleError where others are found."""
         try:
-            index.asking(MILVUS, Probing(self, None)).probe(self._bundle)
+            (index.asking(MILVUS, Probing(self, None)) if self._is_filled else index).probe(self._bundle)
         except Unavailable as error:
             raise BundleError(f"bundle {self._bundle.id[:12]} cannot be probed: {error.message}") from error
 
@@ -229,7 +243,7 @@ class Collection:
 
     def _mend(self) -> None:
         try:
-            self._filled()
+            self._fill()
         except BundleError as error:
             _log.debug("%s", error.message)
         finally:

@@ -104,14 +104,14 @@ class Filling:
         self._vectors_ND = vectors_ND
         self._stopping = stopping
 
-    def run(self) -> str:
-        """Returns the name to search under; fills a collection where there is none, or none that is whole.
+    def run(self) -> None:
+        """Fills a collection where there is none, or none that is whole, and has the alias point to it.
 
         Raises BundleError where the process stops meanwhile, and what pymilvus raises.
         """
         pointed = self._pointed()
         if pointed and self._is_whole(pointed):
-            return self._alias
+            return
         found = self._await_another()
         if not (found and self._finish(found)):
             started = time.monotonic()
@@ -122,7 +122,6 @@ class Filling:
                     "Milvus's log"
                 )
             _log.info("filled %s with %d movies in %.1f s", name, len(self._vectors_ND), time.monotonic() - started)
-        return self._alias
 
     def _fills(self) -> list[str]:
         names = self._client.list_collections(timeout=_STEP_S)

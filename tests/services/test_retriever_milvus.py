@@ -187,6 +187,21 @@ async def test_while_it_is_away_few_calls_wait_for_it(
     assert "5 reads in a row have failed: until one succeeds, every vector is compared here" in told
 
 
+async def test_one_that_starts_while_it_is_away_compares_and_fills_later(
+    world: World, milvus_lite: MilvusServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in milvus_lite.client().list_collections():
+        milvus_lite.client().drop_collection(name)
+    milvus_lite.signal(signal.SIGKILL)
+    with milvus_lite.connection() as milvus:
+        async with retriever(world.registry, milvus=milvus) as rig:
+            assert await search(rig, world) != MILVUS
+            assert "; until it is, every vector is compared here" in caplog.text
+            milvus_lite.start()
+            await recovered(rig, world)
+            assert len(milvus_lite.client().list_collections()) == 1
+
+
 async def test_a_collection_that_somebody_dropped_is_filled_again(world: World, milvus_lite: MilvusServer) -> None:
     with milvus_lite.connection() as milvus:
         async with retriever(world.registry, milvus=milvus) as rig:

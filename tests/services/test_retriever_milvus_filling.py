@@ -102,7 +102,8 @@ def on_upsert(monkeypatch: pytest.MonkeyPatch, then: Callable[[int], None]) -> N
 
 
 def test_a_collection_is_filled_once(client: MilvusClient) -> None:
-    assert filling(client).run() == filling(client).run() == alias_of(bundle_id(1))
+    filling(client).run()
+    filling(client).run()
     assert counted(client) == {pointed(client): MOVIES}
     fill = fill_of(pointed(client))
     assert fill is not None
@@ -131,8 +132,8 @@ def test_of_two_that_fill_at_once_one_wins_and_one_cleans_up(
 
     monkeypatch.setattr(Filling, "_create", created)
     with ThreadPoolExecutor(2) as threads:
-        found = [thread.result(DEADLINE_S) for thread in [threads.submit(filling(client).run) for _ in range(2)]]
-    assert found == [alias_of(bundle_id(1))] * 2
+        for thread in [threads.submit(filling(client).run) for _ in range(2)]:
+            thread.result(DEADLINE_S)
     assert counted(client) == {pointed(client): MOVIES}
 
 
@@ -152,7 +153,8 @@ def test_who_comes_later_waits_for_who_fills(client: MilvusClient, monkeypatch: 
         second = threads.submit(filling(client).run)
         assert not second.done()
         goes_on.set()
-        assert first.result(DEADLINE_S) == second.result(DEADLINE_S)
+        first.result(DEADLINE_S)
+        second.result(DEADLINE_S)
     assert counted(client) == {pointed(client): MOVIES}
 
 

@@ -102,10 +102,10 @@ def test_a_ca_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 @needs_milvus
-def test_a_retriever_does_not_start_without_its_milvus(tmp_path: Path) -> None:
+def test_a_retriever_that_may_not_compare_does_not_start_without_its_milvus(tmp_path: Path) -> None:
     registry = publish(tmp_path / "registry", make_bundle(tmp_path / "bundle")).root
     flags = [f"--registry={registry}", "--listen=127.0.0.1:0", "--log-format=text"]
-    done = run_retriever(*flags, "--milvus-uri=http://127.0.0.1:1")
+    done = run_retriever(*flags, "--milvus-uri=http://127.0.0.1:1", "--milvus-fallback=unavailable")
     assert done.returncode == 3
     last = done.stderr.splitlines()[-1]
     assert "cannot be filled: Milvus at http://127.0.0.1:1: Fail connecting to server on 127.0.0.1:1" in last
@@ -159,7 +159,9 @@ def test_token_and_tls_open_a_milvus_and_nothing_else_does(tmp_path: Path) -> No
     bundle = make_bundle(tmp_path / "bundle")
 
     def fill(uri: str, token: str, trusted: str) -> str:
-        settings = RetrieverSettings(milvus_uri=uri, milvus_token=token, milvus_ca=tmp_path / trusted)
+        settings = RetrieverSettings(
+            milvus_uri=uri, milvus_token=token, milvus_ca=tmp_path / trusted, milvus_fallback="unavailable"
+        )
         with open_milvus(settings) as milvus:
             assert milvus is not None
             return Collection(milvus, bundle).name
