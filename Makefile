@@ -11,6 +11,10 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constr
 # That index need not hold what PyTorch depends on: the next line installs that, from the usual one.
 TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)' --no-deps) torch==2.13.0
 
+# 3.11.3: below it one more package is needed.
+LOCK := $(BIN)/uv pip compile --quiet pyproject.toml --constraint constraints.txt --generate-hashes --no-annotate \
+	--python-version 3.11.3 --python-platform linux --custom-compile-command 'make lock'
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test report lint format protos bench lock clean
 
@@ -60,10 +64,12 @@ protos: ## Generate the stubs, with the oldest supported generator.
 bench: $(STAMP) ## Measure training, start-up and latency.
 	@$(BIN)/python -m benchmarks $(if $(DATA),--data "$$DATA")
 
-lock: $(STAMP) ## Write the installed versions into constraints.txt.
+lock: $(STAMP) ## Write the installed versions into constraints.txt, and those of the images with hashes.
 	@$(BIN)/python -m pip freeze --all --exclude-editable > $(VENV)/frozen.txt
 	@{ head -1 constraints.txt; sed '/^pip==/d; s/+cpu$$//' $(VENV)/frozen.txt; } > $(VENV)/constraints.txt
 	@mv $(VENV)/constraints.txt constraints.txt
+	@$(LOCK) --extra encoder --output-file deploy/requirements/user_encoder.txt
+	@$(LOCK) --extra retriever --output-file deploy/requirements/retriever.txt
 
 clean: ## Remove what was made: environment, caches, bundles, the demo's store.
 	rm -rf $(VENV) .venv-protos .marquee .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
