@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from marquee.bundle.format import INDEX, ITEM_VECTORS, MOVIE_IDS, Bundle
 from marquee.bundle.probes import TOP, read_probes
-from marquee.engine.engines import Allowed, Engine, Flat, Nowhere, open_engine
+from marquee.engine.engines import Allowed, Engine, Flat, Nowhere, nearest_of, open_engine
 from marquee.engine.engines import Mask as Mask
 from marquee.engine.kinds import EXACT, HNSW, IVF, IVF_FP16, IVF_SQ8, read_spec
 from marquee.errors import BundleError
@@ -29,19 +29,17 @@ _STEPS = np.float32(1e6)
 ROUNDING = 2e-6
 # What `path_of` says of a scan of what is allowed; EXACT is one of every vector.
 EXACT_MATCHING = "exact over the matching"
-# Up to this share of the movies, what is allowed is gathered and compared. Timed once, on one thread of a busy machine:
-# over 9,724 × 64, 8 % took 30 µs gathered and 35 µs by FAISS's scan with a selector, 20 % 54 and 47; over a million,
-# 3 % took 8 ms and in lists 11 ms, 10 % 16 and 8.
-_SCANNED = {EXACT: 0.08, IVF: 0.03, IVF_FP16: 0.03, IVF_SQ8: 0.03}
+# Up to this share of the movies, what is allowed is compared row by row. Over 9,724 × 64 that takes 9 ns a row, as does
+# FAISS's scan of all, where a selector costs a fifth more; over a million, where rows lie in memory and not in a cache,
+# 16 to 20 ns and as much to list them, which is as long as lists take at about 2 %.
+_SCANNED = {EXACT: 0.8, IVF: 0.02, IVF_FP16: 0.02, IVF_SQ8: 0.02}
 # The same of an index that is asked over a network: it costs a round trip, and many candidates that are not allowed.
 _SCANNED_ELSEWHERE = 0.05
 # A graph is asked for as many more movies as are not allowed, up to so many: with FAISS's selector it found half of the
 # nearest under a filter that went against the query.
 _MOST_WALKED_OVER = 1000
-# A gathered scan of so few costs less than any search.
+# Comparing so few costs less than any search.
 _ALWAYS_SCANNED = 250
-# Rows that are gathered at once: 16 MB of 64 dimensions.
-_BLOCK = 1 << 16
 # Queries that are compared in one matrix product: more gain little. And its multiplications, about half a millisecond,
 # after which other calls get their turn.
 _TOGETHER = 16
@@ -203,12 +201,10 @@ class Index:
         return matching <= max(_ALWAYS_SCANNED, _SCANNED.get(self.kind, _SCANNED_ELSEWHERE) * self.count)
 
     def _scan(self, query_D: Floats, allowed: Allowed | None, wanted: int) -> Int64s:
-        """Compares the vectors of everything that is allowed, block by block; lists `wanted` rows of each block."""
+        """Compares the vectors of everything that is allowed."""
         if allowed is None:
             return _nearest(query_D, self._vectors_ND, wanted)
-        rows = np.flatnonzero(allowed.mask_N)
-        blocks = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
-        return np.concatenate([block[_nearest(query_D, self._vectors_ND[block], wanted)] for block in blocks])
+        return nearest_of(query_D, self._vectors_ND, allowed.rows(), wanted)
 
     def _settle(self, query_D: Floats, k: int, matching: int, propose: Proposer) -> Hits:
         """Asks for candidates until ids have decided between all that lie at the end of the list, within rounding."""
