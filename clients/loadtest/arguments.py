@@ -56,6 +56,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.
         top.error("--find-max looks for the highest rate under an --objective: give one, such as 'p99<50ms'")
     if options.objective is not None and not options.find_max:
         top.error("--objective belongs to --find-max; a limit for one rate is written --fail-if 'p99>50ms'")
+    if options.rate == 0:
+        top.error("--rate 0 wants no call at all: give calls a second")
     if options.data and options.users:
         top.error("--data and --users both say who asks: give one of them")
     if (options.closed or options.find_max) and (options.stages or options.rate):

@@ -27,6 +27,7 @@ _MOODS = {
 }
 _NINES = ((50.0, "50 %"), (90.0, "90 %"), (99.0, "99 %"), (99.9, "99.9 %"), (99.99, "99.99 %"), (99.999, "99.999 %"))
 _COLOURS = ("a", "b", "c", "d", "e", "f")
+_MANY = 10
 _COMPARED = {"mean": "mean", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9", "max": "max"}
 
 
@@ -156,7 +157,10 @@ def _changes(report: Report, earlier: dict[str, Any]) -> list[tuple[str, str, st
 
 
 def _change(old: float, new: float) -> str:
-    return f"{(new - old) / old:+.1%}" if old else "–"
+    if not old:
+        return "–"
+    # Ten times as much reads better than 900 % more.
+    return f"{(new - old) / old:+.1%}" if new < _MANY * old else f"× {number(new / old)}"
 
 
 def _moment(text: str) -> str:

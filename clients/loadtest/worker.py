@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from clients.loadtest.arrivals import Arrivals, Share, due_times
-from clients.loadtest.calls import Caller, Ended, Expected
+from clients.loadtest.calls import Caller, Expected
 from clients.loadtest.scenarios import Pools, draw, methods_of
 from clients.loadtest.stages import Stage, stage_ends
 from clients.loadtest.tally import OK, Outcome, Packed, Tally
@@ -162,10 +162,12 @@ class _Flight:
         self._ended: defaultdict[tuple[int, str], list[Outcome]] = defaultdict(list)
         self._finished: defaultdict[tuple[int, str], int] = defaultdict(int)
         self._told: dict[str, str] = {}
+        self._broken: BaseException | None = None
         self._sent = 0
         self._cpu, self._wall = time.process_time(), trial.start
 
     def stop(self) -> None:
+        """Ends the trial early."""
         self._stopped.set()
 
     async def run(self) -> int:
@@ -179,7 +181,7 @@ class _Flight:
             task.cancel()
         results = await asyncio.gather(sending, ticking, stopping, *self._running, return_exceptions=True)
         self._snapshot()
-        for failure in results:
+        for failure in (self._broken, *results):
             if isinstance(failure, Exception):
                 raise failure
         return dropped
@@ -217,7 +219,14 @@ class _Flight:
     def _start(self, call: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(call)
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._settle)
+
+    def _settle(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # Not a failed call, which is an outcome: a mistake of ours, and no figure is worth it.
+            self._broken = task.exception()
+            self._stopped.set()
 
     async def _call(self, stage: int, due: float) -> None:
         scenario = next(self._scenarios)
@@ -225,18 +234,11 @@ class _Flight:
         self._sent += 1
         ended = await self._caller.call(scenario, self._load.settings.deadline_s)
         now = time.monotonic()
-        self._note(
-            stage,
-            scenario,
-            ended,
-            Outcome(ended.code, now - due, now - sent, max(0.0, sent - due), ended.degraded, ended.cold_start),
-            now,
-        )
-
-    def _note(self, stage: int, scenario: str, ended: Ended, outcome: Outcome, now: float) -> None:
+        lag = max(0.0, sent - due)
+        outcome = Outcome(ended.code, now - due, now - sent, lag, ended.degraded, ended.cold_start)
         self._ended[stage, scenario].append(outcome)
         if ended.code == OK:
-            self._finished[min(bisect(self._ends, now), len(self._ends)), scenario] += 1
+            self._finished[bisect(self._ends, now), scenario] += 1
         else:
             self._told.setdefault(ended.code, ended.told)
 

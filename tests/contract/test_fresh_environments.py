@@ -47,6 +47,7 @@ HOLDS = {
     "retriever": BASE | SERVER | {"marquee.engine.index", "faiss"},
     "milvus": BASE | SERVER | {"marquee.engine.index", "faiss", "pymilvus"},
     "clients": BASE | {"rich"},
+    "loadtest": BASE | {"hdrh", "rich"},
 }
 MODULES = sorted(set().union(*HOLDS.values()) | {"onnx", "torch"})
 
@@ -150,3 +151,11 @@ def test_the_command_line_finds(fresh: MakeFresh, encoder: str, retriever: str) 
     title = LIKED.title.split("(")[0]
     printed = fresh("clients").run("-m", "clients.cli", "search", *title.split(), *addresses, cwd=ROOT)
     assert title in printed
+
+
+def test_the_load_tester_measures(fresh: MakeFresh, encoder: str, retriever: str, tmp_path: Path) -> None:
+    addresses = ["--encoder", encoder, "--retriever", retriever]
+    told = ["--closed", "2", "--duration", "500ms", "--warm-up", "100ms", "--out", str(tmp_path)]
+    printed = fresh("loadtest").run("-m", "clients.loadtest", *addresses, *told, cwd=ROOT)
+    assert "none failed" in printed
+    assert {file.name for file in tmp_path.iterdir()} == {"report.json", "report.html"}

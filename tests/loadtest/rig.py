@@ -83,11 +83,12 @@ def canned_answers() -> dict[str, bytes]:
 
 
 @contextlib.asynccontextmanager
-async def serving(script: Scripted) -> AsyncIterator[str]:
-    """Serves a script on a free port; is its address."""
+async def serving(script: Scripted, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[str]:
+    """Serves a script on a free port, over TLS where there are credentials; is its address."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((script,))
-    port = server.add_insecure_port("127.0.0.1:0")
+    listen = "127.0.0.1:0"
+    port = server.add_secure_port(listen, credentials) if credentials else server.add_insecure_port(listen)
     await server.start()
     try:
         yield f"127.0.0.1:{port}"
@@ -105,7 +106,9 @@ class Finished(NamedTuple):
     page: str
 
 
-async def start(address: str, folder: Path, *arguments: str) -> asyncio.subprocess.Process:
+async def start(
+    address: str, folder: Path, *arguments: str, stderr: int = asyncio.subprocess.PIPE
+) -> asyncio.subprocess.Process:
     """Starts the load tester on one address for both services, without a warm-up to speak of."""
     told = (f"--encoder={address}", f"--retriever={address}", f"--out={folder}", "--warm-up=200ms", *arguments)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MARQUEE_")}
@@ -114,7 +117,7 @@ async def start(address: str, folder: Path, *arguments: str) -> asyncio.subproce
         cwd=ROOT,
         env=environment,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=stderr,
     )
 
 
@@ -127,7 +130,7 @@ async def finish(process: asyncio.subprocess.Process, folder: Path) -> Finished:
         report = json.loads((folder / "report.json").read_text())
         validate(report)
         page = (folder / "report.html").read_text()
-    return Finished(process.returncode, out.decode(), err.decode(), report, page)
+    return Finished(process.returncode, out.decode(), (err or b"").decode(), report, page)
 
 
 async def load_test(address: str, folder: Path, *arguments: str) -> Finished:

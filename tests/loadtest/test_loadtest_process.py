@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.server
 import io
 import json
+import os
+import pty
 import re
 import shutil
 import signal
@@ -21,6 +24,7 @@ from typing import Any
 import grpc
 import pyarrow.parquet as pq
 import pytest
+import trustme
 
 from clients.loadtest.app import run
 from clients.loadtest.target import ENCODE, GET_INDEX, GET_MODEL, RECORD, SEARCH, TOP_MOVIES
@@ -29,6 +33,7 @@ from tests.bundles import make_bundle
 from tests.encoder_rigs import encoder
 from tests.loadtest.rig import DIMENSION, VECTOR, Scripted, finish, load_test, serving, start
 from tests.rigs import publish, retriever
+from tests.secured import chain_of
 
 SHORT = ("--rate=100", "--duration=1s", "--arrivals=constant")
 
@@ -205,6 +210,26 @@ async def test_a_client_that_cannot_send_so_much_says_so(tmp_path: Path) -> None
     assert "The load tester was the limit" in ended.out
 
 
+async def test_a_terminal_shows_how_it_goes(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    async with serving(Scripted()) as address:
+        process = await start(address, tmp_path / "out", "--rate=50", "--duration=2s", stderr=theirs)
+        await finish(process, tmp_path / "out")
+    os.close(theirs)
+    shown = read_all(ours).decode()
+    assert "50/s wanted" in shown
+    assert re.search(r"\d+/s answered\s+p50 [\d.]+ p99 [\d.]+ ms", shown), shown
+
+
+def read_all(terminal: int) -> bytes:
+    """Reads what a terminal was told whose other end is closed: Linux then says EIO, and others nothing."""
+    told = b""
+    with contextlib.suppress(OSError), os.fdopen(terminal, "rb", buffering=0) as stream:
+        while more := stream.read(4096):
+            told += more
+    return told
+
+
 async def test_a_key_goes_along_and_is_not_in_the_report(tmp_path: Path) -> None:
     script = Scripted()
     async with serving(script) as address:
@@ -212,6 +237,21 @@ async def test_a_key_goes_along_and_is_not_in_the_report(tmp_path: Path) -> None
     assert all(one["authorization"] == "Bearer s3cret" for one in script.metadata)
     assert "s3cret" not in json.dumps(ended.report) + ended.page + ended.out
     assert "--api-key …" in ended.report["setup"]["command"].replace("'", "")
+
+
+async def test_over_tls(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    issued = ca.issue_cert("127.0.0.1")
+    (tmp_path / "ca.pem").write_bytes(ca.cert_pem.bytes())
+    credentials = grpc.ssl_server_credentials([(issued.private_key_pem.bytes(), chain_of(issued))])
+    script = Scripted()
+    async with serving(script, credentials) as address:
+        ended = await load_test(address, tmp_path / "out", *SHORT, f"--tls-ca={tmp_path / 'ca.pem'}")
+        assert ended.report["total"]["ok"] == 100
+        for flags, told in (((), "TLS"), (("--tls",), "is not signed by whom this client trusts")):
+            refused = await load_test(address, tmp_path / "none", *SHORT, "--deadline=2s", *flags)
+            # gRPC's core may have written a line of its own before.
+            assert (refused.code, told in refused.err.splitlines()[-1]) == (1, True), refused.err
 
 
 async def test_only_what_a_scenario_needs_is_asked(tmp_path: Path) -> None:
@@ -325,6 +365,7 @@ async def test_the_page_asks_nothing_of_any_server(tmp_path: Path) -> None:
         (("--data=a", "--users=b"), "--data and --users both say who asks"),
         (("--fail-if=p99",), "argument --fail-if: 'p99' is no condition"),
         (("--scenario=buy",), "argument --scenario: 'buy' is no scenario"),
+        (("--rate=0",), "--rate 0 wants no call at all"),
         (("--rate=fast",), "argument --rate: 'fast' is no rate"),
         (("--precision=0",), "'0' is no share from 0.005 to 1"),
         (("--encoder=nowhere",), "encoder is 'nowhere', which is no address"),
