@@ -16,7 +16,7 @@ LOCK := $(BIN)/uv pip compile --quiet pyproject.toml --constraint constraints.tx
 	--python-version 3.11.3 --python-platform linux --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test report lint format protos bench lock clean
+.PHONY: help setup demo up test report lint format protos bench lock clean
 
 help: ## List the commands.
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -40,17 +40,21 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## Train, publish, serve and recommend, then stop everything.
 	@$(BIN)/python -m clients.demo $(if $(DATA),--data "$$DATA")
 
+up: $(STAMP) ## Serve what the demo made: both services and the web page, until Ctrl-C.
+	@$(BIN)/python -m clients.web.up $(if $(DATA),--data "$$DATA")
+
 report: $(STAMP) ## Train towers of several seeds, measure them beside all baselines, write one page.
 	@$(BIN)/python -m training.report --data "$(or $(DATA),data/ml-latest-small)" --out .marquee/report
 
 test: $(STAMP) ## Run the tests.
 	@$(BIN)/python -m pytest
 
-lint: $(STAMP) ## Check style, types and protos.
+lint: $(STAMP) ## Check style, types, protos, and for what is unsafe.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python protos/check.py
+	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml marquee services training clients
 
 format: $(STAMP) ## Format the code.
 	@$(BIN)/ruff check --fix --quiet .

@@ -7,7 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Final, NamedTuple
@@ -137,8 +137,9 @@ class _Sample:
 class Meter:
     """Reads services' metrics, at most once a second, and says what happened since the last time."""
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, urls: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._urls = urls
+        self._clock = clock
         self._last: _Sample | None = None
         self._at_s = 0.0
         self._rates = Rates((), 0.0, ())
@@ -152,7 +153,7 @@ class Meter:
     async def rates(self) -> Rates:
         """Says what happened of late; no rows where this is the first look."""
         async with self._turn:
-            now = time.monotonic()
+            now = self._clock()
             if self._last is None or now - self._at_s >= _LEAST_S:
                 await self._read(now)
             return self._rates

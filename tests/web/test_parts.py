@@ -1,0 +1,139 @@
+"""Parts of the page that can be asked by themselves: limits, signatures, rates."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from clients.web.limits import Limiter
+from clients.web.observing import Meter, quantile, tables
+from clients.web.sessions import Keys, new_session
+from marquee.client import Metric
+
+KEYS = Keys(b"k" * 32)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_bucket_is_emptied_and_filled_again() -> None:
+    clock = Clock()
+    limiter = Limiter(rate=2.0, burst=3, clock=clock)
+    assert [limiter.wait_s("ada") for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
+    assert limiter.wait_s("bob") == 0.0
+    clock.now_s += 0.25
+    assert limiter.wait_s("ada") == 0.25
+    clock.now_s += 0.25
+    assert limiter.wait_s("ada") == 0.0
+    clock.now_s += 1_000
+    assert [limiter.wait_s("ada") for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
+
+
+def test_a_signature_is_for_one_purpose_and_one_key() -> None:
+    session = new_session()
+    signed = KEYS.sign("session", session)
+    assert KEYS.read("session", signed) == session
+    assert KEYS.read("told", signed) is None
+    assert Keys(b"x" * 32).read("session", signed) is None
+    assert KEYS.read("session", signed[:-1] + ("A" if signed[-1] != "A" else "B")) is None
+    assert KEYS.is_token(session, KEYS.token(session))
+    assert not KEYS.is_token(new_session(), KEYS.token(session))
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "expected_ms"),
+    [
+        # Ten calls, all between 1 and 2 ms: the middle of them lies in the middle.
+        ({0.001: 0, 0.002: 10, float("inf"): 10}, 0.5, 1.5),
+        # Half below 1 ms, half between 1 and 5: 90 % is 4/5 into the second.
+        ({0.001: 5, 0.005: 10, float("inf"): 10}, 0.9, 1 + 4 * 4 / 5),
+        # What no bound holds is at least the last one.
+        ({0.001: 0, float("inf"): 10}, 0.5, 1.0),
+        ({0.001: 0, float("inf"): 0}, 0.5, None),
+        ({}, 0.5, None),
+    ],
+)
+def test_quantiles_of_buckets(counts: dict[float, float], share: float, expected_ms: float | None) -> None:
+    assert quantile(counts, share) == (None if expected_ms is None else pytest.approx(expected_ms))
+
+
+def test_an_evaluation_is_arranged_by_protocol_and_targets() -> None:
+    def metric(system: str, name: str, targets: str, value: float) -> Metric:
+        return Metric(system, "last", targets, name, value, 610, None, None)
+
+    model, other = metric("model", "ndcg@10", "all", 0.2), metric("popularity", "ndcg@10", "all", 0.1)
+    liked = metric("model", "recall@10", "liked", 0.3)
+    first, second = tables([model, other, liked])
+    assert (first.title, first.systems) == ("Protocol last, all targets", ("model", "popularity"))
+    assert first.rows == (("ndcg@10", (model, other)),)
+    assert second.rows == (("recall@10", (liked,)),)
+
+
+METRICS = """\
+# TYPE marquee_user_encoder_calls counter
+marquee_user_encoder_calls_total{{code="OK",method="Encode"}} {ok}
+marquee_user_encoder_calls_total{{code="UNAVAILABLE",method="Encode"}} {failed}
+marquee_user_encoder_calls_total{{code="OK",method="Check"}} 1000
+# TYPE marquee_user_encoder_call_seconds histogram
+marquee_user_encoder_call_seconds_bucket{{le="0.001",method="Encode"}} 0
+marquee_user_encoder_call_seconds_bucket{{le="0.002",method="Encode"}} {ok}
+marquee_user_encoder_call_seconds_bucket{{le="+Inf",method="Encode"}} {ok}
+marquee_user_encoder_call_seconds_count{{method="Encode"}} {ok}
+marquee_user_encoder_call_seconds_sum{{method="Encode"}} 1
+"""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/metrics"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def test_rates_are_what_happened_since_the_last_look(tmp_path: Path) -> None:
+    clock = Clock()
+    with serving(tmp_path) as url:
+        meter = Meter([url], clock)
+        (tmp_path / "metrics").write_text(METRICS.format(ok=100, failed=10))
+        assert (await meter.rates()).rows == ()
+        (tmp_path / "metrics").write_text(METRICS.format(ok=140, failed=16))
+        # Within a second nothing is read again.
+        assert (await meter.rates()).rows == ()
+        clock.now_s += 2.0
+        rates = await meter.rates()
+        assert (rates.seconds, rates.problems) == (2.0, ())
+        assert len(rates.rows) == 1
+        row = rates.rows[0]
+        assert (row.service, row.method, row.calls, row.failures) == ("user_encoder", "Encode", 23.0, 3.0)
+        assert row.p50_ms == pytest.approx(1.5)
+        assert row.p99_ms == pytest.approx(1.99)
+
+
+async def test_metrics_that_are_none_and_services_that_are_away_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "metrics").write_text("<html>not metrics</html>")
+    with serving(tmp_path) as url:
+        rates = await Meter([url, "http://127.0.0.1:1/metrics", url + "/none"]).rates()
+    assert rates.rows == ()
+    assert [problem.split()[0] for problem in rates.problems] == ["http://127.0.0.1:1/metrics", f"{url}/none"]
+    assert "start the service with --metrics-port" in rates.problems[0]
