@@ -1,21 +1,26 @@
-"""Runs the retriever: `python -m services.retriever`."""
+"""Runs the retriever, or its command: `python -m services.retriever [drop-collections] ...`."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 
 from marquee.bundle.registry import Registry
 from marquee.engine.index import use_blas_threads, use_threads
 from services.common.server import Life, run_service
 from services.common.spaces import Spaces
+from services.retriever import milvus_cleanup
 from services.retriever.block_list import BlockList
 from services.retriever.milvus import open_milvus
 from services.retriever.retrieval import Retrieval
 from services.retriever.servicer import SERVICES, add_servicers
 from services.retriever.settings import RetrieverSettings
 
-SUMMARY = "Finds the movies nearest to a query vector, and looks movies up."
+SUMMARY = (
+    "Finds the movies nearest to a query vector, and looks movies up.\n"
+    "Another command, with --help of its own: drop-collections drops what a Milvus holds of bundles that are gone."
+)
 
 
 async def serve(settings: RetrieverSettings) -> None:
@@ -23,21 +28,24 @@ async def serve(settings: RetrieverSettings) -> None:
     block_list = BlockList(settings.block_list)
     # Milvus is the outer one: it is asked until the last call has been answered.
     with open_milvus(settings) as milvus:
-        async with Life(settings, SERVICES) as life:
+        async with Life(settings, SERVICES, name="retriever") as life:
             # Bundles are loaded in other threads, and searched in this one.
             use_threads(settings.threads)
             use_blas_threads(settings.threads)
             load = partial(Retrieval, threads=settings.threads, block_list=block_list, milvus=milvus)
             spaces = Spaces(Registry(settings.registry), load, settings)
             await spaces.start()
+            life.telemetry.watch_spaces(spaces)
             add_servicers(spaces, life.server)
             await life.run(spaces.watch(), block_list.watch())
 
 
-def main() -> int:
-    """Runs the retriever with the flags of this process."""
-    return run_service("retriever", SUMMARY, RetrieverSettings, serve)
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command that the arguments name, or the service; returns the exit code."""
+    if arguments and arguments[0] == milvus_cleanup.NAME:
+        return milvus_cleanup.run(arguments[1:])
+    return run_service("retriever", SUMMARY, RetrieverSettings, serve, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main(sys.argv[1:]))
