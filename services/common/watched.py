@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from marquee.errors import ConfigError
 
@@ -17,6 +16,13 @@ _T = TypeVar("_T")
 _LOOK_S = 0.25
 
 
+class Source(Protocol):
+    """Is a file, or what can be read like one."""
+
+    def read_bytes(self) -> bytes:
+        """Reads all of it; raises OSError where that cannot be done."""
+
+
 class Watched(Generic[_T]):
     """Holds what files say, as `value`; `files` has their paths under the flags that named them.
 
@@ -25,7 +31,7 @@ class Watched(Generic[_T]):
     why, until there is a good one again.
     """
 
-    def __init__(self, files: Mapping[str, Path], parse: Callable[..., _T], describe: Callable[[_T], str]) -> None:
+    def __init__(self, files: Mapping[str, Source], parse: Callable[..., _T], describe: Callable[[_T], str]) -> None:
         self._files, self._parse, self._describe = dict(files), parse, describe
         self._problem = ""
         texts = self._read()
@@ -71,7 +77,7 @@ class Watched(Generic[_T]):
         return [_bytes_of(flag, path) for flag, path in self._files.items()]
 
 
-def _bytes_of(flag: str, path: Path) -> bytes:
+def _bytes_of(flag: str, path: Source) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

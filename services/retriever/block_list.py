@@ -1,4 +1,4 @@
-"""The block list: movies that are in no answer, whatever the space; a file that is read again when it changes."""
+"""The block list: movies that are in no answer, whatever the space; read again when it changes, from file or Redis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from marquee.errors import ConfigError
 from marquee.features import Int64s
-from services.common.watched import Watched
+from services.common.watched import Source, Watched
+from services.retriever.blocked_key import BlockedKey, is_url
 
 _MAX_ID = (1 << 63) - 1
 
@@ -23,14 +24,15 @@ class _Blocked(NamedTuple):
 
 
 class BlockList:
-    """Holds the ids of a file with one movie id a line, where # begins a comment; without a file it holds none.
+    """Holds the ids of a text with one movie id a line, where # begins a comment; without one it holds none.
 
-    Raises ConfigError where the file cannot be read at the start. Later the last good list stays: a movie that must not
-    be shown is not shown because somebody mistyped another one.
+    `source` is a file, or the URL of a key in a Redis. Raises ConfigError where it cannot be read at the start. Later
+    the last good list stays: a movie that must not be shown is not shown because somebody mistyped another one.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._file = Watched({"--block-list": path} if path else {}, partial(_parse, path or Path()), _describe)
+    def __init__(self, source: str | Path = "") -> None:
+        opened = _open(str(source))
+        self._file = Watched({"--block-list": opened} if opened else {}, partial(_parse, opened), _describe)
 
     @property
     def ids(self) -> Int64s:
@@ -42,26 +44,32 @@ class BlockList:
         return movie_id in self._file.value.held
 
     async def watch(self) -> None:
-        """Follows the file until cancelled."""
+        """Follows it until cancelled."""
         await self._file.watch()
 
     async def poll(self) -> None:
-        """Looks at the file once."""
+        """Looks at it once."""
         await self._file.poll()
+
+
+def _open(source: str) -> Source | None:
+    if not source:
+        return None
+    return BlockedKey(source) if is_url(source) else Path(source).expanduser()
 
 
 def _describe(blocked: _Blocked) -> str:
     return f"blocks {len(blocked.ids)} movies"
 
 
-def _parse(path: Path, text: bytes = b"") -> _Blocked:
+def _parse(source: Source | None, text: bytes = b"") -> _Blocked:
     lines = text.removeprefix(codecs.BOM_UTF8).split(b"\n")
-    ids = (_parse_line(path, number, line) for number, line in enumerate(lines, start=1))
+    ids = (_parse_line(source, number, line) for number, line in enumerate(lines, start=1))
     unique = np.unique(np.array([movie_id for movie_id in ids if movie_id], np.int64))
     return _Blocked(unique, frozenset(unique.tolist()))
 
 
-def _parse_line(path: Path, number: int, line: bytes) -> int:
+def _parse_line(source: Source | None, number: int, line: bytes) -> int:
     """Reads a line's movie id, 0 where there is none."""
     text = line.partition(b"#")[0].strip()
     if not text:
@@ -71,6 +79,6 @@ def _parse_line(path: Path, number: int, line: bytes) -> int:
     if not 1 <= movie_id <= _MAX_ID:
         shown = text[:40].decode(errors="replace")
         raise ConfigError(
-            f"{path}:{number}: {shown!r} is no movie id; write one positive whole number a line, # begins a comment"
+            f"{source}:{number}: {shown!r} is no movie id; write one positive whole number a line, # begins a comment"
         )
     return movie_id

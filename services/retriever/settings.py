@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from services.common.settings import CommonSettings, setting, split_address
+from services.retriever.blocked_key import check_url, without_user
 
 # What a search is made of while Milvus does not answer: all vectors, which are compared here, or nothing.
 EXACTLY, NOTHING = "exact", "unavailable"
@@ -38,10 +39,12 @@ class RetrieverSettings(CommonSettings):
     listen: str = setting(
         "127.0.0.1:50052", "address to listen on, host:port; port 0 takes a free one", check=split_address
     )
-    block_list: Path | None = setting(
-        None,
-        "file of movies that are never shown, one id a line, # begins a comment; read again within a second of a "
-        "change; empty: none",
+    block_list: str = setting(
+        "",
+        "movies that are never shown, one id a line, # begins a comment: a file, or a string in a Redis as "
+        "redis://USER:PASSWORD@HOST:PORT/DB?key=NAME; read again within seconds of a change; empty: none",
+        check=check_url,
+        shown=without_user,
     )
     milvus_uri: str = setting(
         "",

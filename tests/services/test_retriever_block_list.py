@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -15,8 +18,12 @@ import pytest
 
 from marquee.errors import ConfigError
 from marquee.v1 import retriever_pb2, retriever_pb2_grpc
+from services.common.settings import load_settings
 from services.retriever.block_list import BlockList
+from services.retriever.blocked_key import DEFAULT_KEY
+from services.retriever.settings import RetrieverSettings
 from tests.bundles import make_bundle
+from tests.redis_rigs import RedisServer, redis_server
 from tests.rigs import eventually, publish, retriever, retriever_process, run_retriever
 from tests.search_twin import World, make_world, twin
 
@@ -203,6 +210,125 @@ async def test_a_process_blocks_within_five_seconds_in_every_space(tmp_path: Pat
             answer = await stub.Search(request(later.space, MOVIES))
             assert len(answer.movie_ids) == MOVIES - len(set(shown))
             assert not set(shown) & set(answer.movie_ids)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_server(tmp_path / "redis") as server:
+        yield server
+
+
+async def test_a_key_of_a_redis_holds_the_text_of_a_file(redis: RedisServer) -> None:
+    redis.ask.set("films:gone", "31 # rights ended\n7\n")
+    block_list = BlockList(f"{redis.url}/0?key=films:gone")
+    assert block_list.ids.tolist() == [7, 31]
+    redis.ask.set("films:gone", "8")
+    await looked_at(block_list)
+    assert block_list.ids.tolist() == [8]
+    redis.ask.set("films:gone", "")
+    await looked_at(block_list)
+    assert block_list.ids.tolist() == []
+
+
+async def test_a_redis_that_is_away_keeps_the_last_good_list_and_is_logged_once(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis.ask.set(DEFAULT_KEY, "1\n4")
+    block_list = BlockList(redis.url)
+
+    async def after_looks() -> tuple[list[int], list[str]]:
+        caplog.clear()
+        for _ in range(3):
+            await looked_at(block_list)
+        return block_list.ids.tolist(), [
+            record.getMessage() for record in caplog.records if record.levelname == "ERROR"
+        ]
+
+    redis.signal(signal.SIGKILL)
+    ids, errors = await after_looks()
+    assert ids == [1, 4]
+    assert [error.startswith(f"{redis.url}: cannot be read (ConnectionError: ") for error in errors] == [True]
+    assert errors[0].endswith("until then it blocks 2 movies")
+    # It comes back without its memory: that unblocks nothing.
+    redis.start()
+    ids, errors = await after_looks()
+    assert ids == [1, 4]
+    assert [f"the key {DEFAULT_KEY} is not there; an empty one blocks nothing" in error for error in errors] == [True]
+    redis.ask.set(DEFAULT_KEY, "1\nfour")
+    ids, errors = await after_looks()
+    assert (ids, len(errors)) == ([1, 4], 1)
+    assert errors[0].startswith(f"{redis.url}:2: 'four' is no movie id")
+    redis.ask.lpush("another kind", "1")
+    redis.ask.rename("another kind", DEFAULT_KEY)
+    ids, errors = await after_looks()
+    assert (ids, ["WRONGTYPE" in error for error in errors]) == ([1, 4], [True])
+    redis.ask.set(DEFAULT_KEY, "5")
+    assert await after_looks() == ([5], [])
+
+
+async def test_a_redis_that_hangs_holds_nobody_up(redis: RedisServer) -> None:
+    redis.ask.set(DEFAULT_KEY, "1")
+    block_list = BlockList(redis.url)
+    redis.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    await block_list.poll()
+    assert time.monotonic() < began + 5.0
+    redis.signal(signal.SIGCONT)
+    redis.ask.set(DEFAULT_KEY, "2")
+    await eventually(partial(_blocks, block_list, [2]))
+
+
+async def _blocks(block_list: BlockList, ids: list[int]) -> bool:
+    await block_list.poll()
+    return bool(block_list.ids.tolist() == ids)
+
+
+async def test_a_process_follows_a_redis_within_five_seconds(tmp_path: Path, redis: RedisServer, world: World) -> None:
+    redis.ask.set("gone", "")
+    url = f"{redis.url}/0?key=gone"
+    with retriever_process(tmp_path, world.registry, f"--block-list={url}") as process:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{process.port}") as channel:
+            stub = cast(
+                "retriever_pb2_grpc.RetrieverServiceAsyncStub", retriever_pb2_grpc.RetrieverServiceStub(channel)
+            )
+            shown = (await stub.Search(request(world.bundle.space))).movie_ids[0]
+            redis.ask.set("gone", str(shown))
+            began = time.monotonic()
+            while shown in (answer := await stub.Search(request(world.bundle.space))).movie_ids:
+                assert time.monotonic() < began + 5.0
+                await asyncio.sleep(0.02)
+            assert len(answer.movie_ids) == K
+
+
+def test_a_service_does_not_start_without_its_redis(world: World) -> None:
+    url = "redis://me:secret@127.0.0.1:1/0?key=gone"
+    done = run_retriever(f"--registry={world.registry}", f"--block-list={url}")
+    assert done.returncode == 2
+    assert "redis://127.0.0.1:1/0?key=gone: cannot be read (ConnectionError: " in done.stderr
+    assert "secret" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+BAD_URLS = [
+    "http://host/0",
+    "redis://",
+    "redis:///0",
+    "redis://host/films",
+    "redis://host/0?name=x",
+    "redis://host/0#x",
+]
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_what_names_no_key_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"--block-list: .* must (be a file, or redis://|have nothing behind)"):
+        load_settings(RetrieverSettings, ["--block-list", url], {})
+
+
+def test_without_a_client_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ConfigError, match="needs the Redis client; pip install 'redis>=8', or name a file"):
+        BlockList("redis://127.0.0.1:1")
 
 
 async def _is_loaded(stub: retriever_pb2_grpc.RetrieverServiceAsyncStub, space: str) -> bool:

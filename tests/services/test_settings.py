@@ -50,7 +50,7 @@ def test_the_defaults_are_these() -> None:
         "tls_cert": None,
         "tls_key": None,
         "tls_client_ca": None,
-        "block_list": None,
+        "block_list": "",
         "milvus_uri": "",
         "milvus_token": "",
         "milvus_ca": None,
