@@ -252,6 +252,9 @@ def _split(
     **filters: Unpack[Filters],
 ) -> tuple[retriever_pb2.SearchOptions | None, types_pb2.MovieFilter]:
     """Takes what a list is to be apart from which movies may be in it; None where nothing is asked for."""
+    plain = min_score is None and quality is Quality.UNSPECIFIED and not (vectors or debug)
+    if plain and not (diversity or max_per_genre or max_per_director):
+        return None, _movie_filter(**filters)
     options = retriever_pb2.SearchOptions(
         min_score=min_score,
         quality=quality.value,
@@ -261,7 +264,7 @@ def _split(
         vectors=vectors,
         debug=debug,
     )
-    return (options if options.ByteSize() else None), _movie_filter(**filters)
+    return options, _movie_filter(**filters)
 
 
 def _movie_filter(

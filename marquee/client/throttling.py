@@ -35,6 +35,9 @@ class Throttle:
 
     def admits(self) -> bool:
         """Says whether to send a call; one that is not sent is counted here."""
+        if self._requests == self._accepts:
+            # Nothing was refused: no lock and no clock for what is nearly always so.
+            return True
         with self._lock:
             self._forget_old()
             if self._excess() <= 0 or self._draw() >= self._excess() / (self._requests + 1):
@@ -58,11 +61,11 @@ class Throttle:
 
     def _add(self, accepts: int) -> None:
         slot = int(self._clock() / _SLOT_S)
-        requests, accepted = 1, accepts
-        if self._slots and self._slots[-1][0] == slot:
-            _, before, accepted_before = self._slots.pop()
-            requests, accepted = before + 1, accepted_before + accepts
-        self._slots.append((slot, requests, accepted))
+        if not self._slots or self._slots[-1][0] != slot:
+            self._forget_old()
+            self._slots.append((slot, 0, 0))
+        _, requests, accepted = self._slots.pop()
+        self._slots.append((slot, requests + 1, accepted + accepts))
         self._requests, self._accepts = self._requests + 1, self._accepts + accepts
 
     def _forget_old(self) -> None:
