@@ -171,7 +171,7 @@ async function renew() {
 
 const box = document.getElementById("q");
 const found = document.getElementById("found");
-const TYPING_MS = 60;
+const TYPING_MS = 15;
 let typing, question;
 
 Object.entries({ role: "combobox", "aria-autocomplete": "list", "aria-expanded": "false", "aria-controls": "options" })
