@@ -36,6 +36,9 @@ async def serve(settings: RetrieverSettings) -> None:
             spaces = Spaces(Registry(settings.registry), load, settings)
             await spaces.start()
             life.telemetry.watch_spaces(spaces)
+            if milvus is not None:
+                life.telemetry.gauge("milvus_reachable", "1 while Milvus answers.", lambda: milvus.reachable)
+                life.telemetry.counter("milvus_misses", "Searches that Milvus did not answer.", lambda: milvus.misses)
             add_servicers(spaces, life.server)
             await life.run(spaces.watch(), block_list.watch())
 

@@ -76,6 +76,7 @@ class Milvus:
         # threads than those that answer.
         self._calls = ThreadPoolExecutor(_SEARCHES, "milvus-call")
         self.is_new = True
+        self.misses = 0
         self.exactly_instead = settings.milvus_fallback == EXACTLY
         meanwhile = "every vector is compared here" if self.exactly_instead else "searches answer UNAVAILABLE"
         self._breaker = Breaker(f"Milvus at {self.where}", meanwhile)
@@ -86,6 +87,16 @@ class Milvus:
     def where(self) -> str:
         """Says where it is."""
         return self._settings.milvus_uri
+
+    @property
+    def reachable(self) -> bool:
+        """Says that the last search was answered, or none was made yet."""
+        return self._breaker.reachable
+
+    def count_miss(self) -> None:
+        """Counts a search that was answered without Milvus, or refused."""
+        with self._lock:
+            self.misses += 1
 
     def close(self) -> None:
         """Ends fills that are going on, and takes no more calls."""
@@ -286,6 +297,7 @@ class Asking:
             milvus.check_open()
             return self._search(query_D, limit, fast, milvus.patience_s(self._ends_at))
         except Unavailable:
+            milvus.count_miss()
             if not milvus.exactly_instead:
                 raise
             self.lost = True

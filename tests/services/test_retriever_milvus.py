@@ -177,11 +177,14 @@ async def test_while_it_is_away_few_calls_wait_for_it(
             began = time.monotonic()
             for seed in range(60):
                 assert await search(rig, world, seed) != MILVUS
+            assert milvus is not None
+            assert (milvus.reachable, milvus.misses) == (False, 60)
             # Five find out, and then one in half a second tries.
             assert 5 <= asked <= 6 + 2 * (time.monotonic() - began)
             monkeypatch.undo()
             milvus_lite.signal(signal.SIGCONT)
             await recovered(rig, world)
+            assert milvus.reachable
     (told,) = [record.message for record in caplog.records if record.name == "services.common.breaker"]
     assert "no answer within 0.2 s; see that it runs, can be reached and is not overloaded" in told
     assert "5 reads in a row have failed: until one succeeds, every vector is compared here" in told
