@@ -32,12 +32,13 @@ class Served(NamedTuple):
 
     async def metrics(self) -> dict[str, float]:
         """Reads the metrics, by name and labels as they are written."""
-        lines = (await asyncio.to_thread(_read, self.life.metrics_port)).splitlines()
+        lines = (await asyncio.to_thread(read_metrics, self.life.metrics_port)).splitlines()
         pairs = [line.rpartition(" ") for line in lines if not line.startswith("#")]
         return {name: float(value) for name, _, value in pairs}
 
 
-def _read(port: int) -> str:
+def read_metrics(port: int) -> str:
+    """Reads what a service says of itself."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         text: str = answer.read().decode()
     return text

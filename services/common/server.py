@@ -104,11 +104,11 @@ class Life:
         async with contextlib.AsyncExitStack() as stack:
             # Made here and not in __init__: a grpc.aio server belongs to the loop that runs.
             self.server = grpc.aio.server(interceptors=[self._chain], options=server_options(self._settings))
-            number = newest_server()
+            server_number = newest_server()
             self.port = _bind(self.server, self._settings.listen, "--listen", self._certificates)
             health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
             await self._serve_probes(stack)
-            self._serve_metrics(stack, number)
+            await self._serve_metrics(stack, server_number)
             self._stack = stack.pop_all()
         if self._settings.reflection:
             reflection.enable_server_reflection((*self._services, HEALTH_SERVICE, reflection.SERVICE_NAME), self.server)
@@ -130,7 +130,7 @@ class Life:
         await server.start()
         stack.push_async_callback(server.stop, None)
 
-    def _serve_metrics(self, stack: contextlib.AsyncExitStack, server_number: int) -> None:
+    async def _serve_metrics(self, stack: contextlib.AsyncExitStack, server_number: int) -> None:
         if self._settings.metrics_port is None:
             return
         self.telemetry.watch_lanes(self._limiter.lanes.values())
@@ -139,9 +139,14 @@ class Life:
             "Calls that gRPC's core ended before they began: too many waited, or the caller had gone.",
             lambda: max(0, calls_reached(server_number) - self._chain.begun),
         )
+        certificates = self._certificates
+        if certificates is not None:
+            about = "When the certificate that is served expires, since the epoch."
+            self.telemetry.gauge("certificate_expires_timestamp_seconds", about, lambda: certificates.expires_at)
         host, _ = split_address(self._settings.listen)
         try:
-            self.metrics_port = stack.enter_context(self.telemetry.served(host, self._settings.metrics_port))
+            serving = self.telemetry.served(host, self._settings.metrics_port)
+            self.metrics_port = await stack.enter_async_context(serving)
         except OSError as error:
             address = join_address(host, self._settings.metrics_port)
             raise AddressUnavailable(_taken(address, "--metrics-port", error.strerror or str(error))) from error

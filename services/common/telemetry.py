@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
@@ -160,14 +160,15 @@ class Telemetry:
             await asyncio.sleep(_LAG_EVERY_S)
             self._lag.observe(max(0.0, time.monotonic() - due))
 
-    @contextlib.contextmanager
-    def served(self, host: str, port: int) -> Iterator[int]:
+    @contextlib.asynccontextmanager
+    async def served(self, host: str, port: int) -> AsyncIterator[int]:
         """Answers Prometheus in a thread of its own; gives the port. Raises OSError where it cannot listen."""
         server, thread = start_http_server(port, host, self.registry)
         try:
             yield server.server_port
         finally:
-            server.shutdown()
+            # Half a second: the thread looks no more often whether it should end.
+            await asyncio.to_thread(server.shutdown)
             server.server_close()
             thread.join()
 

@@ -141,6 +141,43 @@ def test_logs_are_json_lines_and_begin_with_the_settings(tmp_path: Path, registr
     assert lines[-1]["message"] == "stopped"
 
 
+_LOGS = """
+import logging
+from services.common.logs import configure_logs
+from services.common.settings import CommonSettings
+
+configure_logs("test", CommonSettings())
+log = logging.getLogger("grpc._cython.cygrpc")
+log.error("ExecuteBatchError raised in core by servicer method [/a.B/C]")
+log.error("something else")
+"""
+
+
+def test_callers_that_have_gone_are_no_error() -> None:
+    ended = subprocess.run([sys.executable, "-c", _LOGS], cwd=ROOT, capture_output=True, text=True, check=True)
+    messages = [json.loads(line)["message"] for line in ended.stderr.splitlines()]
+    assert messages[1:] == ["something else"]
+
+
+async def test_calls_are_logged_at_the_level_debug(tmp_path: Path, registry: Path, bundle: Bundle) -> None:
+    with retriever_process(tmp_path, registry, "--drain-s=0", "--log-level=debug") as process:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{process.port}") as channel:
+            request = search_request(bundle)
+            request.request_id = "of the caller"
+            await stub_of(channel).Search(request)
+            request.k = -1
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub_of(channel).Search(request)
+        _, log = await asyncio.to_thread(process.stop)
+    lines = [json.loads(line) for line in log.splitlines()]
+    calls = [line for line in lines if line.get("method") == f"/{SERVICE}/Search"]
+    assert [(line["code"], line["request_id"]) for line in calls] == [
+        ("OK", "of the caller"),
+        ("INVALID_ARGUMENT", "of the caller"),
+    ]
+    assert all(line["ms"] > 0 for line in calls)
+
+
 def test_a_second_server_on_the_port_is_refused_in_a_sentence(tmp_path: Path, registry: Path) -> None:
     with retriever_process(tmp_path, registry) as first:
         address = f"127.0.0.1:{first.port}"
