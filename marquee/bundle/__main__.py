@@ -10,21 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import grpc
-
-from marquee.bundle.registry import KEEP, Check, Confirm, Pointer, Registry
+from marquee.bundle.registry import KEEP, Check, Pointer, Registry
+from marquee.bundle.replicas import Access, asking
 from marquee.bundle.v1 import bundle_pb2
+from marquee.client.tls import Tls
 from marquee.errors import BundleError, MarqueeError, RegistryError
-from marquee.v1 import (
-    retriever_pb2,
-    retriever_pb2_grpc,
-    types_pb2,
-    user_encoder_pb2,
-    user_encoder_pb2_grpc,
-)
 
 DEFAULT_REGISTRY = ".marquee/registry"
-REPLICA_TIMEOUT_S = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,12 +66,22 @@ def _parser() -> argparse.ArgumentParser:
         "--replica", action="append", default=[], metavar="HOST:PORT", help="a replica to ask first; repeatable"
     )
     activate.add_argument("--force", action="store_true", help="activate without asking replicas")
+    _add_access(activate)
     command("roll-back", _roll_back, "Brings back what was active before.")
     gc = command("gc", _gc, "Deletes bundles that nothing names any more.")
     gc.add_argument("--keep", type=int, default=KEEP, metavar="N", help=f"changes to keep bundles of (default: {KEEP})")
     listing = command("list", _list, "Prints the pointer and the bundles.")
     listing.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _add_access(activate: argparse.ArgumentParser) -> None:
+    group = activate.add_argument_group("asking replicas", "A key for them is read from MARQUEE_API_KEY.")
+    group.add_argument("--tls-ca", metavar="FILE", help="encrypt, and trust who is signed by this certificate (PEM)")
+    group.add_argument("--tls-cert", metavar="FILE", help="with --tls-key: the certificate of this program")
+    group.add_argument("--tls-key", metavar="FILE", help="the key of --tls-cert")
+    group.add_argument("--tls-name", default="", metavar="NAME", help="the name in the replicas' certificates")
+    activate.set_defaults(api_key=os.environ.get("MARQUEE_API_KEY", ""))
 
 
 def _publish(registry: Registry, options: argparse.Namespace) -> None:
@@ -111,46 +113,13 @@ def _activate(registry: Registry, options: argparse.Namespace) -> None:
             "refused: without --replica nobody was asked whether the standby is loaded; name every encoder and "
             "retriever with --replica HOST:PORT, or activate with --force"
         )
-    _print_pointer(registry.activate(options.name, confirm=None if options.force else _confirm(options.replica)))
+    confirm = None if options.force else asking(options.replica, _access(options))
+    _print_pointer(registry.activate(options.name, confirm=confirm))
 
 
-def _confirm(replicas: Sequence[str]) -> Confirm:
-    def confirm(space: str) -> None:
-        problems = [problem for replica in replicas if (problem := _problem(replica, space))]
-        if problems:
-            raise RegistryError(
-                f"refused: space {space[:12]} is not loaded everywhere: {'; '.join(problems)}; wait for the replicas, "
-                "look at their logs, or activate with --force"
-            )
-
-    return confirm
-
-
-def _problem(replica: str, space: str) -> str:
-    """Says why a replica is not ready for a space; "" where it is."""
-    try:
-        state = _replica_state(replica)
-    except grpc.RpcError as error:
-        return f"{replica} does not answer ({error.code().name}: {error.details()})"
-    # What is retiring is dropped once it has been quiet.
-    loaded = [one for one in state.bundles if one.role != types_pb2.BUNDLE_ROLE_RETIRING]
-    if any(one.space == space for one in loaded):
-        return ""
-    why = f" ({state.reload_error})" if state.reload_error else ""
-    return f"{replica} has loaded {', '.join(one.space[:12] for one in loaded) or 'nothing'}{why}"
-
-
-def _replica_state(replica: str) -> types_pb2.ReplicaState:
-    """Asks an encoder or a retriever what it has loaded; raises grpc.RpcError."""
-    with grpc.insecure_channel(replica) as channel:
-        encoder = user_encoder_pb2_grpc.UserEncoderServiceStub(channel)
-        retriever = retriever_pb2_grpc.RetrieverServiceStub(channel)
-        try:
-            return encoder.GetModel(user_encoder_pb2.GetModelRequest(), timeout=REPLICA_TIMEOUT_S).state
-        except grpc.RpcError as error:
-            if error.code() != grpc.StatusCode.UNIMPLEMENTED:
-                raise
-        return retriever.GetIndex(retriever_pb2.GetIndexRequest(), timeout=REPLICA_TIMEOUT_S).state
+def _access(options: argparse.Namespace) -> Access:
+    files = (options.tls_ca, options.tls_cert, options.tls_key)
+    return Access(Tls(*files, server_name=options.tls_name) if any(files) else None, options.api_key)
 
 
 def _roll_back(registry: Registry, options: argparse.Namespace) -> None:

@@ -40,7 +40,7 @@ NEEDS_THE_INDEX = (
 )
 
 BASE = {"google.rpc", "grpc", "marquee.client", "numpy"}
-SERVER = {"grpc_health.v1.health", "grpc_reflection.v1alpha.reflection", "pythonjsonlogger", "uvloop"}
+SERVER = {"cryptography", "grpc_health.v1.health", "grpc_reflection.v1alpha.reflection", "pythonjsonlogger", "uvloop"}
 HOLDS = {
     "": BASE,
     "encoder": BASE | SERVER | {"hiredis", "marquee.engine.encoder", "onnxruntime", "pyarrow", "redis"},

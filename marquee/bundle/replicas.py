@@ -1,0 +1,82 @@
+"""Asks replicas what they have loaded, before a space is made active."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import grpc
+
+from marquee.bundle.registry import Confirm
+from marquee.client.channels import Settings, settings
+from marquee.client.tls import Tls
+from marquee.errors import RegistryError
+from marquee.v1 import (
+    retriever_pb2,
+    retriever_pb2_grpc,
+    types_pb2,
+    user_encoder_pb2,
+    user_encoder_pb2_grpc,
+)
+
+TIMEOUT_S = 5.0
+
+
+class Access(NamedTuple):
+    """Says how replicas are asked: over TLS where it is given, with a key where that is not empty."""
+
+    tls: Tls | None
+    api_key: str
+
+    def to(self, address: str) -> Settings:
+        """Checks what one replica is asked with; raises ConfigError with the cure."""
+        return settings(address, address, TIMEOUT_S, 1, self.api_key, self.tls)
+
+
+def asking(replicas: Sequence[str], access: Access) -> Confirm:
+    """Makes what raises RegistryError where a replica has not loaded a space, each with its reason."""
+
+    def confirm(space: str) -> None:
+        problems = [problem for replica in replicas if (problem := _problem(replica, space, access))]
+        if problems:
+            raise RegistryError(
+                f"refused: space {space[:12]} is not loaded everywhere: {'; '.join(problems)}; wait for the replicas, "
+                "look at their logs, or activate with --force"
+            )
+
+    return confirm
+
+
+def _problem(replica: str, space: str, access: Access) -> str:
+    """Says why a replica is not ready for a space; "" where it is."""
+    try:
+        state = _state(replica, access.to(replica))
+    except grpc.RpcError as error:
+        return f"{replica} does not answer ({error.code().name}: {error.details()})"
+    # What is retiring is dropped once it has been quiet.
+    loaded = [one for one in state.bundles if one.role != types_pb2.BUNDLE_ROLE_RETIRING]
+    if any(one.space == space for one in loaded):
+        return ""
+    why = f" ({state.reload_error})" if state.reload_error else ""
+    return f"{replica} has loaded {', '.join(one.space[:12] for one in loaded) or 'nothing'}{why}"
+
+
+def _state(replica: str, told: Settings) -> types_pb2.ReplicaState:
+    """Asks an encoder or a retriever what it has loaded; raises grpc.RpcError."""
+    with _channel(replica, told) as channel:
+        encoder = user_encoder_pb2_grpc.UserEncoderServiceStub(channel)
+        retriever = retriever_pb2_grpc.RetrieverServiceStub(channel)
+        try:
+            model = user_encoder_pb2.GetModelRequest()
+            return encoder.GetModel(model, timeout=TIMEOUT_S, metadata=told.metadata).state
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNIMPLEMENTED:
+                raise
+        index = retriever_pb2.GetIndexRequest()
+        return retriever.GetIndex(index, timeout=TIMEOUT_S, metadata=told.metadata).state
+
+
+def _channel(replica: str, told: Settings) -> grpc.Channel:
+    if told.credentials is None:
+        return grpc.insecure_channel(replica, told.options)
+    return grpc.secure_channel(replica, told.credentials.channel_credentials(), told.options)

@@ -1,0 +1,39 @@
+"""Activation asks replicas that want TLS and a key."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import trustme
+
+from marquee.bundle.__main__ import main
+from services.common.policy import Role
+from services.user_encoder.stores.sqlite import SqliteStore
+from tests.bundles import make_bundle
+from tests.encoder_rigs import encoder_on
+from tests.rigs import publish
+from tests.secured import HOST, certified, enroll, trusting
+
+
+async def test_replicas_that_want_tls_and_a_key_are_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, callers, ca = tmp_path / "registry", tmp_path / "callers", trustme.CA()
+    publish(root, make_bundle(tmp_path / "one", seed=1))
+    registry = publish(root, following := make_bundle(tmp_path / "two", seed=2), activate=False)
+    files, trusted = certified(tmp_path, ca.issue_cert(HOST)), tmp_path / "ca.pem"
+    trusted.write_bytes(ca.cert_pem.bytes())
+    key = enroll(callers, "ops", Role.READER)
+    settings = {"auth": "keys", "callers": callers, "tls_cert": files.cert, "tls_key": files.key}
+    store = SqliteStore(tmp_path / "features.sqlite")
+    async with encoder_on(store, root, credentials=trusting(ca), **settings) as encoder:
+        order = ["activate", f"--registry={root}", f"--replica={HOST}:{encoder.port}"]
+        for flags, told in ([], "UNAVAILABLE"), ([f"--tls-ca={trusted}"], "UNAUTHENTICATED: the call has no key"):
+            assert await asyncio.to_thread(main, [*order, *flags]) == 1
+            assert told in capsys.readouterr().err
+        monkeypatch.setenv("MARQUEE_API_KEY", key)
+        assert await asyncio.to_thread(main, [*order, f"--tls-ca={trusted}"]) == 0
+        assert key not in "".join(capsys.readouterr())
+    assert registry.read().active == following.id
