@@ -58,3 +58,8 @@ def milvus_lite(_milvus_running: MilvusServer) -> Iterator[MilvusServer]:
     """Is a Milvus that the tests share, and may break."""
     yield _milvus_running
     _milvus_running.bring_back()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # Here and not in tests/chaos: options are known before its conftest is read.
+    parser.addoption("--write-reliability", action="store_true", help="write what happened into docs/reliability.md")
