@@ -48,16 +48,17 @@ def redis_six(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster
 
 
 @pytest.fixture(scope="session")
-def _milvus_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+def milvus_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    """Is a Milvus for those who do not break it."""
     with milvus_server(tmp_path_factory.mktemp("milvus")) as server:
         yield server
 
 
 @pytest.fixture
-def milvus_lite(_milvus_running: MilvusServer) -> Iterator[MilvusServer]:
+def milvus_lite(milvus_process: MilvusServer) -> Iterator[MilvusServer]:
     """Is a Milvus that the tests share, and may break."""
-    yield _milvus_running
-    _milvus_running.bring_back()
+    yield milvus_process
+    milvus_process.bring_back()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -41,8 +41,8 @@ def world() -> World:
 
 
 @pytest.fixture(scope="module")
-def milvus(_milvus_running: MilvusServer) -> Iterator[Milvus]:
-    with _milvus_running.connection() as connection:
+def milvus(milvus_process: MilvusServer) -> Iterator[Milvus]:
+    with milvus_process.connection() as connection:
         assert connection is not None
         yield connection
 
