@@ -10,17 +10,43 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import demo, encoding, latency, passes, preparing, retrieval, startup, stores, titles, training
+from benchmarks import (
+    batch,
+    demo,
+    encoding,
+    latency,
+    passes,
+    preparing,
+    retrieval,
+    searching,
+    startup,
+    stores,
+    titles,
+    training,
+    web,
+)
 from benchmarks.machine import facts
 from benchmarks.processes import Processes, interrupt_once
 from benchmarks.report import Row, check_writable, markdown, write_json
 from benchmarks.work import Work, describe_data, obtain_data, publish, say
 from marquee.errors import MarqueeError
 
-PARTS = ("training", "startup", "latency", "encoding", "preparing", "stores", "titles", "demo")
+PARTS = (
+    "training",
+    "startup",
+    "latency",
+    "encoding",
+    "batch",
+    "searching",
+    "preparing",
+    "stores",
+    "titles",
+    "web",
+    "demo",
+)
 ON_REQUEST = ("preparing-20m", passes.GIVEN, passes.ONE_MILLION, "retrieval")
-_ALONE = frozenset(("demo", "preparing", "stores", "titles", *ON_REQUEST))
-_SERVED = ("startup", "latency", "encoding")
+_ALONE = frozenset(("demo", "searching", "preparing", "stores", "titles", *ON_REQUEST))
+_SERVED = ("startup", "latency", "encoding", "web")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -89,6 +115,10 @@ def _measure(work: Work, parts: frozenset[str], rows: list[Row]) -> None:
         rows += latency.measure(work)
     if "encoding" in parts:
         rows += encoding.measure(work)
+    if "batch" in parts:
+        rows += batch.measure(work)
+    if "searching" in parts:
+        rows += searching.measure(work)
     for size in (preparing.ONE_MILLION, preparing.TWENTY_MILLIONS):
         if size.name in parts:
             rows += preparing.measure(work, size)
@@ -102,6 +132,8 @@ def _measure(work: Work, parts: frozenset[str], rows: list[Row]) -> None:
         rows += passes.measure_million(work)
     if "retrieval" in parts:
         rows += retrieval.measure(work)
+    if "web" in parts:
+        rows += web.measure(work)
     if "demo" in parts:
         rows += demo.measure(work)
 

@@ -15,9 +15,9 @@ import grpc
 
 from benchmarks import flood
 from benchmarks.caller import EVENTS, draw_users, newest_events
-from benchmarks.floor import REMEMBER
+from benchmarks.flooding import Flooded, median_answer, prime, run_flood, share_of, spread, written
 from benchmarks.machine import Shares, resident_bytes, shares
-from benchmarks.processes import BenchmarkFailed, Server, pinned
+from benchmarks.processes import BenchmarkFailed, pinned
 from benchmarks.report import Row
 from benchmarks.work import Work, say
 from marquee.bundle.format import open_bundle
@@ -30,7 +30,6 @@ _ENCODE = "/marquee.v1.UserEncoderService/Encode"
 _RECORD = "/marquee.v1.LiveFeaturesService/RecordEvents"
 _BATCH = 256
 _RECORDED = 100
-_DEADLINE_S = 10.0
 _SEED = 0
 
 
@@ -113,18 +112,15 @@ def _recordings(users: list[str], movies: list[int], people: int) -> list[bytes]
 
 def _flood(work: Work, cores: Shares, case: Case) -> list[Row]:
     say(f"flooding: {case.name}")
+    flooded = Flooded(case.name, case.method, case.requests)
     with (
         work.processes.serve(case.module, *_arguments(work), *case.store, cores=cores.servers) as ours,
         work.processes.serve("benchmarks.floor", cores=cores.servers) as floor,
     ):
-        _remember(floor, _median_answer(ours, case))
-        pairs = _run_flood(work, cores, case, [ours, floor])
+        prime(floor, median_answer(ours, flooded))
+        pairs = run_flood(work, cores, flooded, [ours, floor])
         resident = resident_bytes(ours.child.process.pid)
-    ratios = [ours / floor for ours, floor in pairs]
-    value = statistics.median(ratios)
-    beside = (
-        f"{_range(ratios)}; {_median(pairs, 0):,.0f} of {_median(pairs, 1):,.0f} calls/s, {flood.IN_FLIGHT} in flight"
-    )
+    value, beside = share_of(pairs)
     what = f"{case.name}: calls a second, against the floor's"
     rows = [_row(what, value, "×", case.goal, beside, {"pairs": pairs}, at_least=True)]
     if resident is not None and case.module == _SERVICE:
@@ -135,7 +131,7 @@ def _flood(work: Work, cores: Shares, case: Case) -> list[Row]:
 def _stages(work: Work, cores: Shares, requests: Sequence[bytes]) -> list[Row]:
     """Times the stages of encoding one person, and 32 together; the sum is the figure, the stages stand beside it."""
     say("timing the stages of Encode in process")
-    told = ("--registry", work.registry, "--requests", _written(work, requests))
+    told = ("--registry", work.registry, "--requests", written(work, requests))
     timed: dict[str, dict[str, float]] = json.loads(
         work.processes.run("benchmarks.stages", *told, cores=cores.servers).stdout
     )
@@ -150,42 +146,6 @@ def _stages(work: Work, cores: Shares, requests: Sequence[bytes]) -> list[Row]:
 
 def _arguments(work: Work) -> tuple[str | Path, ...]:
     return ("--registry", work.registry, "--log-format", "text")
-
-
-def _range(ratios: Sequence[float]) -> str:
-    return f"{min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} pairs"
-
-
-def _median(pairs: Sequence[Sequence[float]], side: int) -> float:
-    return statistics.median(pair[side] for pair in pairs)
-
-
-def _remember(floor: Server, answer: bytes) -> None:
-    with grpc.insecure_channel(floor.address) as channel:
-        remember: Any = channel.unary_unary(REMEMBER)
-        remember(answer, timeout=_DEADLINE_S)
-
-
-def _median_answer(server: Server, case: Case) -> bytes:
-    with grpc.insecure_channel(server.address) as channel:
-        call: Any = channel.unary_unary(case.method)
-        answers = sorted((call(request, timeout=_DEADLINE_S) for request in case.requests), key=len)
-    middle: bytes = answers[len(answers) // 2]
-    return middle
-
-
-def _run_flood(work: Work, cores: Shares, case: Case, servers: Sequence[Server]) -> list[list[float]]:
-    told = ("--addresses", *(server.address for server in servers), "--method", case.method)
-    requests = _written(work, case.requests)
-    ended = work.processes.run("benchmarks.flood", *told, "--requests", requests, cores=cores.caller)
-    pairs: list[list[float]] = json.loads(ended.stdout)
-    return pairs
-
-
-def _written(work: Work, requests: Sequence[bytes]) -> Path:
-    file = work.folder / "requests.json"
-    file.write_text(json.dumps([request.hex() for request in requests]))
-    return file
 
 
 @contextlib.contextmanager
@@ -206,9 +166,9 @@ def _redis(work: Work, cores: Shares) -> Iterator[tuple[str | Path, ...]]:
 
 def _record(work: Work, cores: Shares, requests: Sequence[bytes], whose: str) -> list[Row]:
     say(f"flooding: RecordEvents {whose}")
-    case = Case("RecordEvents", _SERVICE, _RECORD, requests, 0.0, ())
+    flooded = Flooded("RecordEvents", _RECORD, requests)
     with work.processes.serve(_SERVICE, *work.arguments("user_encoder"), cores=cores.servers) as server:
-        blocks = _run_flood(work, cores, case, [server])
+        blocks = run_flood(work, cores, flooded, [server])
     rates = [block[0] * _RECORDED for block in blocks]
     beside = f"{min(rates):,.0f} to {max(rates):,.0f} in {len(rates)} blocks, {flood.IN_FLIGHT} calls in flight"
     what = f"RecordEvents({_RECORDED}) {whose}, SQLite: events a second"
@@ -236,7 +196,7 @@ def _batches(work: Work, cores: Shares, request: bytes, sequence: Path) -> list[
             statistics.median(ratios),
             "×",
             1.3,
-            f"{_range(ratios)}; {beside}",
+            f"{spread(ratios)}; {beside}",
             {"seconds": pooled},
         )
     ]
@@ -244,7 +204,7 @@ def _batches(work: Work, cores: Shares, request: bytes, sequence: Path) -> list[
     long = _time_batch(work, cores, file, open_bundle(sequence).space)
     parts = [bare / ours for ours, _, bare in long]
     what = f"BatchEncode({_BATCH}), sequence tower: speed, against bare ONNX Runtime"
-    beside = f"{_range(parts)}; in process"
+    beside = f"{spread(parts)}; in process"
     return [*rows, _row(what, statistics.median(parts), "×", 0.9, beside, {"seconds": long}, at_least=True)]
 
 
@@ -260,9 +220,10 @@ def _time_batch(work: Work, cores: Shares, request: Path, space: str) -> list[li
 def _swap(work: Work, cores: Shares, requests: Sequence[bytes], bundle: Path) -> list[Row]:
     say("swapping a bundle under load")
     with work.processes.serve(_SERVICE, *work.arguments("user_encoder"), cores=cores.servers) as server:
-        told = ("--address", server.address, "--registry", work.registry, "--bundle", bundle)
+        registry = ("--registry", work.registry, "--bundle", bundle)
+        told = ("--service", "user_encoder", "--address", server.address, *registry)
         swapped = work.processes.run(
-            "benchmarks.swap", *told, "--requests", _written(work, requests), cores=cores.caller
+            "benchmarks.swap", *told, "--requests", written(work, requests), cores=cores.caller
         )
     found = json.loads(swapped.stdout)
     if found["failed"]:

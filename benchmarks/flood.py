@@ -45,7 +45,9 @@ class Connection:
         self._socket = socket.create_connection((host, int(port)), timeout=_TIMEOUT_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._headers = http2.call_headers(target, "10S")
-        self._bodies = itertools.cycle([http2.prefixed(request) for request in target.requests])
+        bodies = [http2.prefixed(request) for request in target.requests]
+        self._bodies = itertools.cycle(bodies)
+        self._least_window = max(http2.FIRST_WINDOW // 4, *map(len, bodies))
         self._stream = 1
         self._left_over = b""
         self._window = http2.FIRST_WINDOW
@@ -84,13 +86,13 @@ class Connection:
 
     def _call(self) -> bool:
         """Writes the next request, where the server takes so much now."""
-        if self._window < http2.FIRST_WINDOW // 4:
+        if self._window < self._least_window:
             return False
         body = next(self._bodies)
         self._window -= len(body)
         self._out += (
             http2.frame(http2.HEADERS, http2.END_HEADERS, self._stream, self._headers),
-            http2.frame(http2.DATA, http2.END_STREAM, self._stream, body),
+            http2.last_data(self._stream, body),
         )
         self._stream += 2
         return True

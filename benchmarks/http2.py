@@ -11,6 +11,8 @@ END_STREAM, END_HEADERS, ACK = 1, 4, 1
 TABLE_SIZE, MAX_STREAMS, INITIAL_WINDOW = 1, 3, 4
 LARGEST_WINDOW, FIRST_WINDOW = 2**31 - 1, 65_535
 CANCEL = 8
+# What every server takes.
+_LARGEST_FRAME = 16_384
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -41,6 +43,13 @@ def opening() -> bytes:
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     """Writes a frame."""
     return len(payload).to_bytes(3) + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def last_data(stream: int, body: bytes) -> bytes:
+    """Writes a body, in as many frames as it takes, and the end of the stream."""
+    starts = range(0, max(1, len(body)), _LARGEST_FRAME)
+    parts = [body[start : start + _LARGEST_FRAME] for start in starts]
+    return b"".join(frame(DATA, END_STREAM if part is parts[-1] else 0, stream, part) for part in parts)
 
 
 def split(data: bytes) -> tuple[list[Frame], bytes]:

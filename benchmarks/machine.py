@@ -75,11 +75,20 @@ def first_cores(count: int) -> Cores:
 
 def resident_bytes(pid: int) -> int | None:
     """Reads how much memory a process has resident; None where the system does not say."""
+    return _memory_of(pid, "VmRSS:")
+
+
+def peak_bytes(pid: int) -> int | None:
+    """Reads the most memory that a process has had resident; None where the system does not say."""
+    return _memory_of(pid, "VmHWM:")
+
+
+def _memory_of(pid: int, name: str) -> int | None:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), None)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)
 
 
 def _cores() -> list[int]:

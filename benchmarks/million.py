@@ -28,7 +28,7 @@ from marquee.bundle.format import Bundle
 from marquee.bundle.v1 import bundle_pb2
 from marquee.engine.encoder import Encoder, ItemTower
 from marquee.engine.index import ROUNDING, Index, Mask
-from marquee.engine.kinds import EXACT, IVF, IVF_FP16, IVF_SQ8, Spec, read_spec, write_index
+from marquee.engine.kinds import EXACT, HNSW, IVF, IVF_FP16, IVF_SQ8, Spec, read_spec, write_index
 from marquee.features import Floats, content_ids
 from marquee.movies import MovieRecord
 from training.config import TrainConfig
@@ -45,7 +45,10 @@ from training.train import spec_of, train
 
 MOVIES, DIMENSION, K = 1_000_000, 64, 100
 SMALL = 9_724
-KINDS = (IVF, IVF_FP16, IVF_SQ8)
+KINDS = (IVF, IVF_FP16, IVF_SQ8, HNSW)
+# What is turned for a curve: lists that are compared, or candidates that a walk keeps.
+_LISTS = ("nprobe", (4, 8, 16, 32, 64, 128, 256))
+_SWEEPS = dict.fromkeys(KINDS, _LISTS) | {HNSW: ("ef_search", (100, 150, 200, 300, 400, 600, 800))}
 SELECTIVITIES = (1.0, 0.5, 0.1, 0.03, 0.01, 0.001, 0.0001)
 TOWARDS = {"random": 0.0, "near the query": 20.0, "far from it": -20.0}
 _QUERIES, _FILTERED = 300, 8
@@ -78,22 +81,23 @@ def make_vectors(folder: Path) -> Made:
     np.save(draft.file(format.ITEM_VECTORS), item_tower.embed(table_ND, trained.content_NT))
     queries_QD = query_vectors(data, split.test.sample(_QUERIES), Encoder(draft))
     own_ND = table_ND - item_tower.content_rows(trained.content_NT, DIMENSION)
-    return Made(_embed(item_tower, own_ND, _films(), trained.spec), queries_QD)
+    return Made(_embed(item_tower, own_ND, films(), trained.spec), queries_QD)
 
 
-def _films() -> list[MovieRecord]:
-    films = invent_films(build_world(Process(), MOVIES, _SEED), _SEED)
+def films() -> list[MovieRecord]:
+    """Invents a million films: titles, years and genres."""
+    invented = invent_films(build_world(Process(), MOVIES, _SEED), _SEED)
     # Titles end in the year: Silent Harbour 17 (1994).
     return [
         MovieRecord(movie_id, title[:-7], int(title[-5:-1]), tuple(genres.split("|")))
-        for movie_id, title, genres in zip(films.movie_ids.tolist(), films.titles, films.genres, strict=True)
+        for movie_id, title, genres in zip(invented.movie_ids.tolist(), invented.titles, invented.genres, strict=True)
     ]
 
 
-def _embed(item_tower: ItemTower, own_ND: Floats, films: list[MovieRecord], spec: bundle_pb2.FeatureSpec) -> Floats:
+def _embed(item_tower: ItemTower, own_ND: Floats, movies: list[MovieRecord], spec: bundle_pb2.FeatureSpec) -> Floats:
     rng, parts = np.random.default_rng(_SEED), []
-    for start in range(0, len(films), _PART):
-        content_NT = content_ids(films[start : start + _PART], spec)
+    for start in range(0, len(movies), _PART):
+        content_NT = content_ids(movies[start : start + _PART], spec)
         rows_ND = item_tower.content_rows(content_NT, DIMENSION) + rng.choice(own_ND, len(content_NT))
         parts.append(item_tower.embed(rows_ND, content_NT))
     return np.concatenate(parts)
@@ -105,6 +109,11 @@ def draft_of(folder: Path, spec: Spec | None = None) -> Bundle:
     return Bundle(folder, "", bundle_pb2.Manifest(features=features, index=spec.message() if spec else None))
 
 
+def read_chosen(folder: Path) -> Spec:
+    """Reads the kind and the parameters that were chosen for the index in a folder."""
+    return Spec(*json.loads((folder / "spec.json").read_text()))
+
+
 def write_draft(folder: Path, vectors_ND: Floats) -> Bundle:
     """Writes vectors as a bundle has them."""
     folder.mkdir()
@@ -114,17 +123,18 @@ def write_draft(folder: Path, vectors_ND: Floats) -> Bundle:
 
 
 def measure_kind(draft: Bundle, kind: str, made: Made) -> dict[str, Any]:
-    """Builds an index of a kind, tunes it and sweeps the lists that it compares."""
+    """Builds an index of a kind, tunes it and sweeps how much it looks at."""
     report = write_chosen_index(draft, Sample(made.queries_QD, "people"), IndexConfig(kind))
     spec = read_spec(draft.manifest.index, draft.path)
     (draft.path / "spec.json").write_text(json.dumps(spec))
     few = made.queries_QD[:100]
     least = search_exactly(Index(draft), few).least
+    parameter, values = _SWEEPS[kind]
     curve = []
-    for nprobe in (4, 8, 16, 32, 64, 128, 256):
-        draft.manifest.index.CopyFrom(spec._replace(parameters=spec.parameters | {"nprobe": nprobe}).message())
+    for value in values:
+        draft.manifest.index.CopyFrom(spec._replace(parameters=spec.parameters | {parameter: value}).message())
         found = measure(Index(draft), few, least)
-        curve.append((nprobe, found.recall, 1e3 * found.seconds))
+        curve.append((value, found.recall, 1e3 * found.seconds))
     draft.manifest.index.CopyFrom(spec.message())
     facts = {field.name: value for field, value in report.ListFields()}
     return facts | {"parameters": spec.parameters, "curve": curve}
@@ -201,17 +211,17 @@ def draw(path: Path, kinds: dict[str, dict[str, Any]]) -> None:
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for kind, facts in kinds.items():
-        nprobes, recalls, milliseconds = zip(*facts["curve"], strict=True)
-        axes.plot(milliseconds, recalls, marker="o", label=kind)
-        for nprobe, recall, at in zip(nprobes, recalls, milliseconds, strict=True):
-            axes.annotate(str(nprobe), (at, recall), textcoords="offset points", xytext=(4, -10), fontsize=7)
+        values, recalls, milliseconds = zip(*facts["curve"], strict=True)
+        axes.plot(milliseconds, recalls, marker="o", label=f"{kind} ({_SWEEPS[kind][0]})")
+        for value, recall, at in zip(values, recalls, milliseconds, strict=True):
+            axes.annotate(str(value), (at, recall), textcoords="offset points", xytext=(4, -10), fontsize=7)
     exact_ms = next(iter(kinds.values()))["exact_latency_ms"]
     axes.axvline(exact_ms, color="grey", linestyle=":", label="every vector")
     axes.set(
         xscale="log",
         xlabel="milliseconds a search, one thread",
         ylabel=f"recall@{K}",
-        title=f"{MOVIES:,} × {DIMENSION}; points are lists compared (nprobe)",
+        title=f"{MOVIES:,} × {DIMENSION}; points are what the parameter in brackets is",
     )
     axes.legend()
     figure.savefig(path, dpi=120)
@@ -219,7 +229,7 @@ def draw(path: Path, kinds: dict[str, dict[str, Any]]) -> None:
 
 def opened(folder: Path) -> dict[str, Any]:
     """Opens an index as a service does, and searches once."""
-    draft = draft_of(folder, Spec(*json.loads((folder / "spec.json").read_text())))
+    draft = draft_of(folder, read_chosen(folder))
     before = resident_bytes(os.getpid())
     started = time.perf_counter()
     index = Index(draft)
@@ -234,7 +244,7 @@ def run(folder: Path, picture: Path) -> dict[str, Any]:
     made = make_vectors(folder)
     kinds = {kind: measure_kind(write_draft(folder / kind, made.vectors_ND), kind, made) for kind in KINDS}
     draw(picture, kinds)
-    chosen = draft_of(folder / IVF_FP16, Spec(*json.loads((folder / IVF_FP16 / "spec.json").read_text())))
+    chosen = draft_of(folder / IVF_FP16, read_chosen(folder / IVF_FP16))
     filtered = measure_filtered(Index(chosen), made.queries_QD, made.vectors_ND)
     return {"kinds": kinds, "filtered": filtered, "small": measure_batch(folder / "small", made)}
 
