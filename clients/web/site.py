@@ -51,8 +51,8 @@ class Site:
         return response
 
     def message(self, visitor: Visitor, status: int, title: str, text: str) -> Response:
-        """Answers with a page that says one thing."""
-        return self.page("message.html", visitor, status, title=title, text=text)
+        """Answers with a page that says one thing; one that is about something away looks again by itself."""
+        return self.page("message.html", visitor, status, title=title, text=text, away=status == 503)
 
     def after(self, path: str, told: str) -> Response:
         """Sends the browser to a page that tells what was done."""

@@ -401,6 +401,21 @@ def without_the_retriever(page: Page, stop: Callable[[], Any]) -> None:
     expect(page.locator("#found .notice.away")).to_be_visible()
 
 
+def test_a_film_s_page_waits_for_its_service(web_registry: Path, tmp_path: Path, browser: Browser) -> None:
+    film, nobody = movie_record(8), "127.0.0.1:1"
+    with contextlib.ExitStack() as stack:
+        retriever = stack.enter_context(retriever_process(tmp_path, web_registry, "--drain-s=0"))
+        served = stack.enter_context(web_page(tmp_path, nobody, f"127.0.0.1:{retriever.port}"))
+        retriever.stop()
+        page = stack.enter_context(contextlib.closing(browser.new_page()))
+        answer = page.goto(f"{served.url}/films/{film.movie_id}")
+        assert answer is not None
+        assert answer.status == 503
+        expect(page.locator("main .notice.away")).to_contain_text("away right now")
+        stack.enter_context(retriever_process(tmp_path, web_registry, f"--listen=127.0.0.1:{retriever.port}"))
+        expect(page.get_by_role("heading", level=1)).to_have_text(film.title)
+
+
 def test_the_operator_s_page_shows_what_is_loaded(visit: Open, page_of_all: Served) -> None:
     page = visit("/operator")
     expect(page.locator(".replica")).to_have_count(2)

@@ -4,6 +4,7 @@
 const told = document.getElementById("told");
 const home = document.getElementById("home");
 const filters = document.getElementById("filters");
+const operator = document.getElementById("operator");
 const LOOK_AGAIN_MS = 3000;
 const QUIET_MS = 5000;
 document.documentElement.classList.add("scripted");
@@ -56,10 +57,14 @@ function refocus(was) {
   (parts[Math.max(0, was.part)] ?? parts[0] ?? document.getElementById("main")).focus({ preventScroll: !!stayed });
 }
 
+// What is away is looked for again, until it is back.
 let waiting;
 function lookAgain() {
   clearTimeout(waiting);
-  if (home?.querySelector("form")?.dataset.whole === "false") waiting = setTimeout(reload, LOOK_AGAIN_MS);
+  if (operator) return;
+  if (home ? home.querySelector("form")?.dataset.whole === "false" : document.querySelector("main .notice.away")) {
+    waiting = setTimeout(home ? reload : renew, LOOK_AGAIN_MS);
+  }
 }
 
 async function reload() {
@@ -95,8 +100,8 @@ async function filter() {
 if (filters) {
   filters.addEventListener("change", (event) => { if (event.target.checkValidity()) filter(); });
   filters.addEventListener("submit", (event) => { event.preventDefault(); filter(); });
-  lookAgain();
 }
+lookAgain();
 
 // Opinions: one question at a time for each film; of what is clicked meanwhile, the last is asked next.
 
@@ -157,14 +162,15 @@ function mark(path, on) {
 
 // Any other page is asked for again, and what it shows is put in place.
 async function renew() {
-  const answer = await ask(location.href);
-  if (!answer.ok) return;
+  const answer = await ask(location.href).catch(() => null);
+  if (!answer?.ok) return lookAgain();
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const value = document.activeElement?.value;
   const id = document.activeElement?.id;
   document.getElementById("main").replaceChildren(...page.getElementById("main").children);
   const again = id ? document.getElementById(id) : document.querySelector(`main button[value="${CSS.escape(value ?? "")}"]`);
   (again ?? document.getElementById("main")).focus({ preventScroll: true });
+  lookAgain();
 }
 
 // Finding a film while its title is typed.
@@ -236,7 +242,6 @@ document.addEventListener("focusin", (event) => { if (!event.target.closest(".fi
 
 // The operator's page looks again by itself.
 
-const operator = document.getElementById("operator");
 if (operator) {
   setInterval(async () => {
     if (document.hidden) return;
