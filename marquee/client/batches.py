@@ -49,7 +49,8 @@ def batch(
     request_id = request_id or uuid.uuid4().hex
     encode = requests.batch_encode(as_of, allow_cold_start, request_id)
     plan = _Plan(encode, requests.batch_query(k, options), exclude_seen, details)
-    for chunk in _parts((_asked(user, as_of) for user in users), _PEOPLE, _bytes_of):
+    asked = (_asked(user, as_of) for user in requests.listed("users", users))
+    for chunk in _parts(asked, _PEOPLE, _bytes_of):
         yield _chunk(chunk, plan)
 
 

@@ -8,13 +8,15 @@ import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Unpack
+from typing import TypeVar, Unpack
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from marquee.client.values import Event, Filters, ListOptions, Person, Quality, SearchOptions
 from marquee.errors import InvalidRequest
 from marquee.v1 import catalog_pb2, live_features_pb2, retriever_pb2, types_pb2, user_encoder_pb2
+
+T = TypeVar("T", bound=Iterable[object])
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND = dt.timedelta(milliseconds=1)
@@ -283,22 +285,23 @@ def _movie_filter(
     rating_count_max: int | None = None,
 ) -> types_pb2.MovieFilter:
     return types_pb2.MovieFilter(
-        genres_any=_texts("genres", genres),
-        genres_all=_texts("all_genres", all_genres),
-        genres_none=_texts("without_genres", without_genres),
+        genres_any=listed("genres", genres),
+        genres_all=listed("all_genres", all_genres),
+        genres_none=listed("without_genres", without_genres),
         year_min=year_min,
         year_max=year_max,
-        languages=_texts("languages", languages),
+        languages=listed("languages", languages),
         include_ids=only,
         exclude_ids=exclude,
-        people_any=_texts("people", people),
+        people_any=listed("people", people),
         rating_min=rating_min,
         rating_count_min=rating_count_min,
         rating_count_max=rating_count_max,
     )
 
 
-def _texts(name: str, values: Sequence[str]) -> Sequence[str]:
+def listed(name: str, values: T) -> T:
+    """Gives back what is a list of texts; raises InvalidRequest for one text."""
     # A text is a sequence of texts to Python: "Comedy" would ask for the genres C, o, m, e, d and y.
     if isinstance(values, str):
         raise InvalidRequest(f"{name} is the text {values!r}; give a list: [{values!r}]", field=name)

@@ -93,6 +93,16 @@ class TestDegraded:
             assert found.source is FeatureSource.TOP_MOVIES  # refused here, by a throw of the coin
         assert found.source is FeatureSource.STORE
 
+    async def test_an_encoder_that_was_away_is_found_again(self, make_client: MakeClient, services: Services) -> None:
+        add = lambda server: encoder_on(server, services.fake)  # noqa: E731
+        async with serving(add) as encoder:
+            client = make_client(encoder, services.retriever)
+            assert not (await client("recommend", "42")).degraded
+        assert (await client("recommend", "42")).source is FeatureSource.TOP_MOVIES
+        async with serving(add, port=int(encoder.rpartition(":")[2])), asyncio.timeout(30):
+            while (await client("recommend", "42")).degraded:
+                pass
+
 
 class TestOverload:
     async def test_a_refused_call_comes_back_when_it_was_told_to(self, client: Ask, services: Services) -> None:
@@ -280,6 +290,11 @@ async def test_a_deadline_that_has_expired_ends_a_batch_for_its_people(client: A
 
 async def _never(request: user_encoder_pb2.BatchEncodeRequest, context: Any) -> None:
     await asyncio.Event().wait()
+
+
+async def test_a_name_is_resolved(make_client: MakeClient, services: Services) -> None:
+    named = services.retriever.replace("127.0.0.1", "dns:///localhost")
+    assert await make_client(services.encoder, named)("genres")
 
 
 async def test_several_replicas_share_the_calls(make_client: MakeClient, services: Services) -> None:

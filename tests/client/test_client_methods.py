@@ -155,6 +155,8 @@ class TestBatch:
         services.fake.then("BatchEncode", errors.InvalidRequest("as_of_ms is too late", field="as_of_ms"))
         with pytest.raises(errors.InvalidRequest, match="as_of_ms is too late"):
             await client("batch", ["a"])
+        with pytest.raises(errors.InvalidRequest, match=r"users is the text 'ada'; give a list: \['ada'\]"):
+            await client("batch", "ada")
 
     async def test_nobody_is_no_call(self, client: Ask, services: Services) -> None:
         assert await client("batch", []) == ()

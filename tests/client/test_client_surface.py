@@ -33,6 +33,8 @@ from marquee.v1 import (
     types_pb2,
     user_encoder_pb2,
 )
+from services.common.server_options import server_options
+from services.common.settings import CommonSettings
 
 ENCODER, RETRIEVER = "127.0.0.1:50051", "127.0.0.1:50052"
 ITERATORS = ["batch", "history", "search"]
@@ -169,6 +171,14 @@ def test_the_retry_policy_covers_every_service() -> None:
     assert policy["retryThrottling"]["maxTokens"] > 0
 
 
+def test_the_services_accept_the_keepalive() -> None:
+    ours = dict(OPTIONS)
+    theirs = dict(server_options(CommonSettings()))
+    assert int(ours["grpc.keepalive_time_ms"]) >= theirs["grpc.http2.min_ping_interval_without_data_ms"]
+    assert ours["grpc.keepalive_permit_without_calls"] == theirs["grpc.keepalive_permit_without_calls"] == 1
+    assert int(ours["grpc.max_receive_message_length"]) >= theirs["grpc.max_send_message_length"]
+
+
 def test_the_sdk_imports_nothing_beyond_its_dependencies() -> None:
     code = "import marquee.client, sys; print(*{name.partition('.')[0] for name in sys.modules})"
     root = Path(__file__).parents[2]
@@ -205,6 +215,24 @@ def test_an_address_that_is_none_is_refused_at_once(cls: type[Recommender], addr
 )
 def test_an_address_of_any_usual_kind_is_taken(address: str) -> None:
     Recommender(address, address).close()
+
+
+@pytest.mark.parametrize(
+    ("addresses", "target"),
+    [
+        (["127.0.0.1:1", "127.0.0.2:1"], "ipv4:127.0.0.1:1,127.0.0.2:1"),
+        (["[::1]:1", "[::1]:2"], "ipv6:[::1]:1,[::1]:2"),
+        (("a:1",), "a:1"),
+    ],
+)
+def test_several_addresses_are_one_target(addresses: list[str], target: str) -> None:
+    assert target in repr(AsyncRecommender(addresses, RETRIEVER))
+
+
+@pytest.mark.parametrize("addresses", [[], ["a:1", "b:1"], ["127.0.0.1:1", "[::1]:1"], ["127.0.0.1:1", "127.0.0.1"]])
+def test_several_addresses_that_are_no_target_are_refused(addresses: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"several IP addresses of one version .* or a name that resolves to all"):
+        Recommender(addresses, RETRIEVER)
 
 
 @pytest.mark.parametrize("wrong", [{"deadline_s": 0}, {"deadline_s": float("nan")}, {"connections": 0}])
