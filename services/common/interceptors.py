@@ -40,6 +40,7 @@ Stage: TypeAlias = Callable[[str, Call], Call]
 Guard: TypeAlias = "Callable[[str], Callable[[Context], None]]"
 
 _PUSHBACK_KEY = "grpc-retry-pushback-ms"
+_ATTEMPTS_KEY = "grpc-previous-rpc-attempts"
 HEALTH_PREFIX = "/grpc.health.v1.Health/"
 
 
@@ -54,8 +55,8 @@ class Chain(grpc.aio.ServerInterceptor):
         self._guard = guard
         # method → (handler, the handler wrapped): wrapped once a method, not once a call. Unknown methods never get in.
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
-        # Calls that have come this far, of any method.
-        self.begun = 0
+        # Calls that have come this far, of any method, and how many of them are not their caller's first attempt.
+        self.begun = self.retried = 0
 
     async def intercept_service(
         self,
@@ -64,6 +65,9 @@ class Chain(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """Finds the method's handler and returns it wrapped."""
         self.begun += 1
+        for key, _ in handler_call_details.invocation_metadata:
+            if key == _ATTEMPTS_KEY:
+                self.retried += 1
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         known = self._wrapped.get(method)

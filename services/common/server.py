@@ -139,6 +139,7 @@ class Life:
             "Calls that gRPC's core ended before they began: too many waited, or the caller had gone.",
             lambda: max(0, calls_reached(server_number) - self._chain.begun),
         )
+        self.telemetry.counter("calls_retried", "Calls that are not the first attempt.", lambda: self._chain.retried)
         certificates = self._certificates
         if certificates is not None:
             about = "When the certificate that is served expires, since the epoch."

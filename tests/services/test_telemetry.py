@@ -26,6 +26,7 @@ COMMON = {
     "calls",
     "calls_in_flight",
     "calls_refused",
+    "calls_retried",
     "calls_running",
     "calls_turned_away",
     "calls_waiting",
