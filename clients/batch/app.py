@@ -21,6 +21,7 @@ from clients.batch.events import read_user_ids
 from clients.batch.folder import RunFolder
 from clients.batch.lists import Recommending, Wanted
 from clients.cli.arguments import filters_of
+from clients.cli.connection import Connection
 from marquee.client.requests import get_facets
 from marquee.errors import ConfigError, DataError, MarqueeError
 from marquee.v1 import types_pb2
@@ -61,8 +62,7 @@ def _recommending(options: argparse.Namespace) -> Iterator[Recommending]:
         return
     from clients.batch.remote import Remote
 
-    told = options.encoder, options.retriever
-    with closing(Remote(*told, deadline_s=options.deadline, calls=options.calls)) as remote:
+    with closing(Remote(Connection.of_flags(options), calls=options.calls)) as remote:
         yield remote
 
 

@@ -7,7 +7,7 @@ import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
 
-from clients.cli.arguments import ENCODER, RETRIEVER, add_address, add_filters, count
+from clients.cli.arguments import add_connection, add_filters, count
 
 PEOPLE_PER_PART = 10_000
 # Of a BatchEncode; what they have seen comes back and goes on, up to 80 kB a person.
@@ -36,16 +36,14 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 
 
 def _add_services(group: argparse._ArgumentGroup, environment: Mapping[str, str]) -> None:
-    add_address(group, "encoder", environment.get("MARQUEE_ENCODER") or ENCODER)
-    add_address(group, "retriever", environment.get("MARQUEE_RETRIEVER") or RETRIEVER)
+    add_connection(group, environment, deadline_s=60.0)
     group.add_argument(
-        "--deadline",
-        type=_seconds,
-        default=60.0,
-        metavar="SECONDS",
-        help=f"time for one call, of {PEOPLE_PER_CALL} people (default: %(default)g)",
+        "--calls",
+        type=_positive,
+        default=2,
+        metavar="N",
+        help=f"calls of {PEOPLE_PER_CALL} people at once (default: %(default)d)",
     )
-    group.add_argument("--calls", type=_positive, default=2, metavar="N", help="calls at once (default: %(default)d)")
 
 
 def _add_in_process(group: argparse._ArgumentGroup) -> None:
@@ -75,16 +73,6 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= 1_000_000):
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1000000")
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, up to a day")
-    return seconds
 
 
 def _moment(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -14,10 +15,11 @@ from pyarrow import parquet
 
 from clients.batch.arguments import PEOPLE_PER_CALL
 from clients.batch.lists import Lists, Origin, Wanted, join
+from clients.cli.connection import Connection
 from marquee.client.channels import Links, Transport, settings
 from marquee.client.failures import Peer, translate
 from marquee.client.rpcs import BATCH_ENCODE, BATCH_SEARCH, GET_INDEX, GET_MODEL, Rpc, Service
-from marquee.errors import RegistryError, StoreUnavailable, UserUnknown, from_status
+from marquee.errors import Overloaded, RegistryError, StoreUnavailable, UserUnknown, from_status
 from marquee.v1 import live_features_pb2, retriever_pb2, types_pb2, user_encoder_pb2
 from marquee.v1.live_features_pb2_grpc import LiveFeaturesServiceStub
 
@@ -26,19 +28,23 @@ A = TypeVar("A", bound=Message)
 
 # People a page of ExportEvents.
 _PAGE = 1000
+# A service that is busy is left alone for so long at least.
+_WAIT_S = 0.1
 
 
 class Remote:
-    """Recommends by the services at two addresses; `calls` are made at once, each within `deadline_s`."""
+    """Recommends by the services; `calls` are made at once, each within the connection's deadline."""
 
-    def __init__(self, encoder: str, retriever: str, *, deadline_s: float, calls: int) -> None:
-        self._settings = settings(encoder, retriever, deadline_s, 1, "", None)
+    def __init__(self, connection: Connection, *, calls: int) -> None:
+        self._settings = settings(
+            connection.encoder, connection.retriever, connection.deadline_s, 1, connection.api_key, connection.tls
+        )
         self._links = Links(Transport(grpc.insecure_channel, grpc.secure_channel), self._settings)
         self._pool = ThreadPoolExecutor(calls, "calls")
 
     def close(self) -> None:
         """Closes the connections; who still waits for an answer gets an error, so that no thread is left."""
-        for channel in self._links.take_all():
+        for channel in self._links.all():
             channel.close()
         self._pool.shutdown(cancel_futures=True)
 
@@ -105,13 +111,19 @@ class Remote:
         return answer
 
     def _asked(self, service: Service, method: Callable[..., Any], request: Message) -> Any:
+        """Makes a call; where the service has too many, again when it says, until the deadline."""
         deadline_s = self._settings.deadline_s
-        try:
-            return method(request, timeout=deadline_s, metadata=self._settings.metadata)
-        except grpc.RpcError as error:
-            encrypted = self._settings.credentials is not None
-            peer = Peer(service, self._settings.addresses[service], deadline_s, encrypted)
-            raise translate(error, peer) from error
+        peer = Peer(service, self._settings.addresses[service], deadline_s, self._settings.credentials is not None)
+        until = time.monotonic() + deadline_s
+        while True:
+            left_s = until - time.monotonic()
+            try:
+                return method(request, timeout=max(0.0, left_s), metadata=self._settings.metadata)
+            except grpc.RpcError as error:
+                refused = translate(error, peer)
+                if not isinstance(refused, Overloaded) or refused.retry_after_s is None or left_s <= _WAIT_S:
+                    raise refused from error
+                time.sleep(min(max(refused.retry_after_s, _WAIT_S), left_s))
 
 
 def _has(state: types_pb2.ReplicaState, bundle_id: str) -> bool:

@@ -37,17 +37,27 @@ def _connection(environment: Mapping[str, str]) -> Parser:
     shared = Parser(add_help=False)
     group = shared.add_argument_group("connection and output")
     group.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_connection(group, environment, deadline_s=5.0)
+    return shared
+
+
+def add_connection(group: argparse._ArgumentGroup, environment: Mapping[str, str], *, deadline_s: float) -> None:
+    """Adds the flags that say where the services are and how to speak to them; `Connection.of_flags` reads them."""
     add_address(group, "encoder", environment.get("MARQUEE_ENCODER") or ENCODER)
     add_address(group, "retriever", environment.get("MARQUEE_RETRIEVER") or RETRIEVER)
     group.add_argument(
-        "--deadline", type=float, default=5.0, metavar="SECONDS", help="time for each request (default: %(default)g)"
+        "--deadline",
+        type=float,
+        default=deadline_s,
+        metavar="SECONDS",
+        help="time for each request (default: %(default)g)",
     )
+    group.add_argument("--tls", action="store_true", help="encrypt, and trust the public authorities")
     group.add_argument("--tls-ca", metavar="FILE", help="encrypt, and trust who is signed by this certificate (PEM)")
     group.add_argument("--tls-cert", metavar="FILE", help="with --tls-key: the certificate of this client")
     group.add_argument("--tls-key", metavar="FILE", help="the key of --tls-cert")
     group.add_argument("--tls-name", default="", metavar="NAME", help="the name in the services' certificates")
-    shared.set_defaults(api_key=environment.get("MARQUEE_API_KEY", ""))
-    return shared
+    group.set_defaults(api_key=environment.get("MARQUEE_API_KEY", ""))
 
 
 def add_address(group: argparse._ArgumentGroup, service: str, default: str) -> None:

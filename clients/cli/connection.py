@@ -23,7 +23,7 @@ class Connection(NamedTuple):
     def of_flags(cls, options: Namespace) -> Connection:
         """Reads the flags."""
         tls = None
-        if options.tls_ca or options.tls_cert or options.tls_key:
+        if options.tls or options.tls_ca or options.tls_cert or options.tls_key:
             tls = Tls(options.tls_ca, options.tls_cert, options.tls_key, options.tls_name)
         return cls(split(options.encoder), split(options.retriever), options.deadline, options.api_key, tls)
 

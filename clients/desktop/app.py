@@ -9,11 +9,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from clients.cli.arguments import ENCODER, RETRIEVER, add_address
+from clients.cli.arguments import add_connection
+from clients.cli.connection import Connection
 from clients.presenter import Presenter, Stage
 from marquee.client import AsyncRecommender, ConfigError
 
-DEADLINE_S = 2.0
+_DEADLINE_S = 2.0
 _TK = (
     "install Tk for this Python (Debian and Ubuntu: python3-tk) and the window's theme: pip install 'marquee[desktop]'"
 )
@@ -30,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
     except ImportError as error:
         return _fail(f"there is no window to be had ({error}): {_TK}")
     try:
-        client = AsyncRecommender(options.encoder, options.retriever, deadline_s=DEADLINE_S)
+        client = _client(Connection.of_flags(options))
     except ConfigError as error:
         top.error(error.message)
     try:
@@ -42,8 +43,18 @@ def run(arguments: Sequence[str]) -> int:
         root.mainloop()
         # Whoever still waits was told to stop when the window closed; the connections are what is left.
         with contextlib.suppress(TimeoutError):
-            stage.run(client.close()).result(DEADLINE_S)
+            stage.run(client.close()).result(_DEADLINE_S)
     return 0
+
+
+def _client(connection: Connection) -> AsyncRecommender:
+    return AsyncRecommender(
+        connection.encoder,
+        connection.retriever,
+        deadline_s=connection.deadline_s,
+        api_key=connection.api_key,
+        tls=connection.tls,
+    )
 
 
 def _fail(message: str) -> int:
@@ -55,8 +66,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m clients.desktop", description="Opens a window with films for you.")
     top.add_argument("--user", default=_user(), metavar="ID", help="who you are to the services (default: %(default)s)")
     top.add_argument("--theme", choices=("light", "dark"), default="light", help="colours (default: %(default)s)")
-    add_address(top.add_argument_group("connection"), "encoder", environment.get("MARQUEE_ENCODER") or ENCODER)
-    add_address(top.add_argument_group(), "retriever", environment.get("MARQUEE_RETRIEVER") or RETRIEVER)
+    add_connection(top.add_argument_group("connection"), environment, deadline_s=_DEADLINE_S)
     return top
 
 

@@ -26,7 +26,7 @@ _GOOD = {"user_id": ["a"], "movie_id": [1], "kind": ["LIKED"], "value": [0.0], "
         (("--out=x", "--bundle=b", "--registry=r", "--events=e"), "not allowed with"),
         (("--out=x", "--as-of=yesterday"), "'yesterday' is no time"),
         (("--out=x", "--as-of=2026-11-01"), "has no time zone"),
-        (("--out=x", "--deadline=0"), "no number of seconds above 0"),
+        (("--out=x", "--deadline=0"), "give a number of seconds above 0"),
         (("--out=x", "--encoder=nowhere"), "encoder is 'nowhere', which is no address"),
     ],
 )

@@ -14,6 +14,7 @@ import pytest
 from clients.batch.arguments import PEOPLE_PER_CALL
 from clients.batch.lists import Wanted
 from clients.batch.remote import Remote
+from clients.cli.connection import Connection
 from marquee.bundle.format import MOVIE_IDS
 from marquee.errors import RegistryError
 from marquee.v1 import types_pb2
@@ -165,7 +166,7 @@ def test_events_that_have_changed_are_another_run(many: World, tmp_path: Path, c
     command = in_process(many, tmp_path / "out", "--people-per-part=10")
     kill_at(1, tmp_path / "out.unfinished", *command)
     with (many.events / "ratings.csv").open("a") as stream:
-        stream.write("1,1,4.5,1500000000\n")
+        stream.write(",".join(("1", "1", "4.5", "1500000000\n")))
     ended = batch(capsys, *command)
     assert ended.code == 1
     assert "was begun with source 'events " in ended.said
@@ -198,8 +199,8 @@ def test_of_a_registry_a_run_goes_on_with_the_bundle_that_it_was_begun_with(
 
 
 async def test_services_that_have_another_bundle_half_way_are_refused(served: Served, tmp_path: Path) -> None:
-    addresses = [address.partition("=")[2] for address in served.addresses]
-    remote = Remote(addresses[0], addresses[1], deadline_s=DEADLINE_S, calls=2)
+    encoder, retriever = (address.partition("=")[2] for address in served.addresses)
+    remote = Remote(Connection(encoder, retriever, DEADLINE_S, "", None), calls=2)
     wanted = Wanted(5, types_pb2.MovieFilter(), True, 0)
     try:
         origin = await asyncio.to_thread(remote.origin, "")
