@@ -144,10 +144,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--addresses", nargs="+", required=True, metavar="ADDRESS", help="servers to call in turn")
     parser.add_argument("--method", required=True, help="path of the method, the same for all")
     parser.add_argument("--requests", type=Path, required=True, help="JSON list of requests, hex")
+    parser.add_argument("--header", action="append", default=[], metavar="NAME=VALUE", help="header of every call")
     options = parser.parse_args(arguments)
+    headers = dict(header.split("=", 1) for header in options.header)
     requests = [bytes.fromhex(each) for each in json.loads(options.requests.read_text())]
     try:
-        print(json.dumps(measure([Target(address, options.method, requests) for address in options.addresses])))
+        print(
+            json.dumps(measure([Target(address, options.method, requests, headers) for address in options.addresses]))
+        )
     except (MarqueeError, OSError) as error:
         print(f"flood: {error}", file=sys.stderr)
         return 1

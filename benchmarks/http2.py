@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW = 0, 1, 3, 4, 6, 7, 8
@@ -17,11 +17,12 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 class Target(NamedTuple):
-    """Is where calls go: an address, a method's path and the requests' bytes, sent in turn."""
+    """Is where calls go: an address, a method's path, the requests' bytes, sent in turn, and headers of one's own."""
 
     address: str
     method: str
     requests: Sequence[bytes]
+    headers: Mapping[str, str] = {}
 
 
 class Frame(NamedTuple):
@@ -85,6 +86,7 @@ def call_headers(target: Target, timeout: str) -> bytes:
         "te": "trailers",
         "content-type": "application/grpc",
         "grpc-timeout": timeout,
+        **target.headers,
     }
     # Literals without indexing, each length in one byte.
     return b"".join(
