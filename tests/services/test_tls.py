@@ -21,7 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from marquee.errors import ConfigError
+from services.common.server import Life
+from services.common.settings import CommonSettings
 from services.common.tls import Certificates
+from tests.chain_rigs import read_metrics
 from tests.rigs import eventually, run_retriever
 from tests.secured import HOST, Files, answers, certified, connect, is_answered, serving, trusting
 
@@ -126,6 +129,28 @@ def test_a_service_does_not_start_with_a_bad_certificate(files: Files, ca: trust
 def test_the_expiry_is_that_of_the_certificate(files: Files, ca: trustme.CA) -> None:
     files.hold(ca.issue_cert(HOST, not_after=NOW + 30 * DAY))
     assert Certificates(*files).expires_at == pytest.approx(time.time() + 30 * 86_400, abs=600)
+
+
+async def test_the_expiry_is_a_metric_that_follows_the_file(files: Files, ca: trustme.CA) -> None:
+    name = "marquee_service_certificate_expires_timestamp_seconds"
+    told = CommonSettings(listen=f"{HOST}:0", metrics_port=0, tls_cert=files.cert, tls_key=files.key)
+    async with Life(told, ["marquee.v1.TestService"]) as life:
+
+        async def told_expiry() -> float:
+            lines = (await asyncio.to_thread(read_metrics, life.metrics_port)).splitlines()
+            return next(float(line.split()[1]) for line in lines if line.startswith(name))
+
+        running = asyncio.ensure_future(life.run())
+        assert await told_expiry() == Certificates(*files).expires_at
+        files.hold(ca.issue_cert(HOST, not_after=NOW + 30 * DAY))
+        renewed = Certificates(*files).expires_at
+
+        async def is_renewed() -> bool:
+            return await told_expiry() == renewed
+
+        await eventually(is_renewed)
+        life.stop()
+        await running
 
 
 async def test_who_speaks_no_tls_or_trusts_another_authority_is_not_answered(
