@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from marquee.bundle.format import INDEX, Bundle
+from marquee.bundle.format import INDEX, MOVIE_IDS, Bundle
 from marquee.errors import MarqueeError
 from marquee.v1 import retriever_pb2, retriever_pb2_grpc
 from services.common.server import AddressUnavailable, Life
 from services.common.settings import CommonSettings
 from tests.bundles import make_bundle
+from tests.restart_rigs import restart
 from tests.rigs import DEADLINE_S, ROOT, error_of, publish, retriever, retriever_process, run_retriever
 
 Stub: TypeAlias = "retriever_pb2_grpc.RetrieverServiceAsyncStub"
@@ -101,6 +103,17 @@ async def test_a_replica_that_stops_under_load_loses_no_call(tmp_path: Path, reg
             await running
     assert code == 0, log
     assert "stopping on SIGTERM" in log
+
+
+async def test_replicas_are_restarted_in_turn_and_an_sdk_client_notices_nothing(
+    tmp_path: Path, registry: Path, bundle: Bundle
+) -> None:
+    # Its connections hold health watches open all the time. A deadline that no busy machine passes: how long calls
+    # take is measured by `python -m benchmarks.restarts`, twenty times.
+    movie = int(np.load(bundle.path / MOVIE_IDS)[0])
+    counts = await restart(tmp_path, registry, movie, rounds=3, deadline_s=10.0)
+    assert counts.failed == 0, counts.errors
+    assert counts.retried <= counts.calls / 100, counts
 
 
 async def test_callers_that_watch_the_health_lose_no_call_of_the_only_replica(
