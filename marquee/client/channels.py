@@ -8,8 +8,8 @@
   `failurePercentageEjection.requestVolume` calls, and where there are `minimumHosts` of those it takes out each one of
   whose calls `threshold` % or more failed. A replica that answers, but only with errors, is found by nothing else. It
   comes back after `baseEjectionTime`, later each time, `maxEjectionTime` at most. Never more than `maxEjectionPercent`
-  of the replicas are out: where all fail, the fault is not theirs. A refusal for overload counts as a failure as well,
-  but throttling (see `throttling`) keeps those near half of the calls.
+  of the replicas are out: where all fail, the fault is not theirs. All that is not OK counts as a failure: refusals for
+  overload, which throttling (see `throttling`) keeps near half of the calls, and what is wrong with requests.
 - `healthCheckConfig`: every connection watches the replica's health, and a replica that says NOT_SERVING gets no more
   calls (gRFC A17): it can stop without losing one. A server without a health service counts as healthy.
 - `methodConfig.name`: the services that the policy is for: all of them, because each of their rpcs may be repeated. For
@@ -223,11 +223,10 @@ class Links(Generic[C]):
             self._retired = [(until, link) for until, link in self._retired if until > now]
         return [channel for link in expired for channel in link.channels]
 
-    def take_all(self) -> list[C]:
-        """Gives out all channels, to be closed."""
+    def all(self) -> list[C]:
+        """Lists all channels, to be closed."""
         with self._lock:
             links = [*self._links, *(link for _, link in self._retired)]
-            self._links, self._retired = [], []
         return [channel for link in links for channel in link.channels]
 
     def _open(self) -> None:

@@ -190,7 +190,7 @@ class Recommender(_Client[grpc.Channel]):
     def close(self) -> None:
         """Closes the connections; calls in flight end with an error."""
         self._closed = True
-        for channel in self._links.take_all():
+        for channel in self._links.all():
             channel.close()
 
     def _run(self, flow: Flow[R], deadline_s: float | None) -> R:
@@ -282,7 +282,7 @@ class AsyncRecommender(_Client[grpc.aio.Channel]):
     async def close(self) -> None:
         """Closes the connections; calls in flight end with an error."""
         self._closed = True
-        for channel in self._links.take_all():
+        for channel in self._links.all():
             await channel.close()
 
     async def _run(self, flow: Flow[R], deadline_s: float | None) -> R:

@@ -25,7 +25,7 @@ def test_the_flags_are_this_list() -> None:
     [commands] = [action for action in top._actions if isinstance(action.choices, dict)]
     assert isinstance(commands.choices, dict)
     shared = {"--help", "--json", "--encoder", "--retriever", "--deadline"}
-    shared |= {"--tls-ca", "--tls-cert", "--tls-key", "--tls-name"}
+    shared |= {"--tls", "--tls-ca", "--tls-cert", "--tls-key", "--tls-name"}
     filters = {"--genre", "--without-genre", "--all-genre", "--year", "--language", "--person"}
     filters |= {"--stars", "--rated", "--little-known"}
     ranked = shared | filters | {"-k"}
@@ -260,6 +260,10 @@ class TestServices:
         process = await start_cli("genres", env=environment)
         await process.communicate()
         assert services.fake.calls[0].metadata["authorization"] == "Bearer s3cret"
+
+    async def test_tls_to_a_plain_port(self, cli: RunCli, services: Services) -> None:
+        done = await cli("genres", "--tls")
+        assert f"what answers at {services.retriever} does not speak TLS: leave tls away" in done.err
 
     async def test_files_of_tls_that_are_missing(self, cli: RunCli) -> None:
         done = await cli("genres", "--tls-ca", "/none.pem")
