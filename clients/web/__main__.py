@@ -33,8 +33,8 @@ _MOST_AT_ONCE = 512
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until a signal ends it; returns the exit code."""
-    settings = read_settings(arguments, os.environ)
     try:
+        settings = read_settings(arguments, os.environ)
         app = build(settings)
     except ConfigError as error:
         print(f"python -m clients.web: {error.message}", file=sys.stderr)
@@ -57,8 +57,9 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 def build(settings: WebSettings) -> ASGIApp:
     """Makes the application of these settings; raises ConfigError."""
-    client = _client(settings, settings.encoders, settings.retrievers)
-    replicas = _replicas(settings)
+    at = settings.connection
+    client = AsyncRecommender(at.encoder, at.retriever, deadline_s=at.deadline_s, api_key=at.api_key, tls=at.tls)
+    replicas = Replicas(at)
     site = make_site(Presenter(client), Keys(load_key(settings.key)), settings.behind_proxy)
     desk = Desk(replicas, Meter(settings.metrics), settings.operator_token)
     limits = Limits(
@@ -71,18 +72,6 @@ def build(settings: WebSettings) -> ASGIApp:
         await replicas.close()
 
     return make_app(site, desk, limits, close)
-
-
-def _client(settings: WebSettings, encoders: Sequence[str], retrievers: Sequence[str]) -> AsyncRecommender:
-    return AsyncRecommender(encoders, retrievers, deadline_s=settings.deadline_s)
-
-
-def _replicas(settings: WebSettings) -> Replicas:
-    encoders, retrievers = settings.encoders, settings.retrievers
-    return Replicas(
-        {encoder: _client(settings, [encoder], retrievers[:1]) for encoder in encoders},
-        {retriever: _client(settings, encoders[:1], [retriever]) for retriever in retrievers},
-    )
 
 
 def _config(settings: WebSettings, app: ASGIApp) -> uvicorn.Config:

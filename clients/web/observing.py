@@ -7,13 +7,15 @@ import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from clients.cli import replicas as resolving
+from clients.cli.connection import Connection
 from marquee.client import AsyncRecommender, EncoderState, MarqueeError, Metric, ReplicaState
 
 _DEADLINE_S: Final = 1.0
@@ -23,6 +25,10 @@ _MOST_BYTES: Final = 4 << 20
 _CALLS, _SECONDS = "_calls_total", "_call_seconds_bucket"
 # Calls that probes make, which say nothing of the load.
 _UNTOLD = frozenset({"Check", "Watch"})
+
+
+class _Ask(Protocol):
+    def __call__(self, client: AsyncRecommender, /, *, deadline_s: float | None) -> Awaitable[ReplicaState]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,33 +97,49 @@ def _table(title: str, metrics: Sequence[Metric]) -> Table:
 
 
 class Replicas:
-    """Asks replicas of both services what they have loaded; a client for each, all closed together."""
+    """Asks every replica of both services what it has loaded; addresses are resolved anew each time."""
 
-    def __init__(self, encoders: Mapping[str, AsyncRecommender], retrievers: Mapping[str, AsyncRecommender]) -> None:
-        self._encoders, self._retrievers = encoders, retrievers
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._clients: dict[resolving.Replica, AsyncRecommender] = {}
 
     async def states(self) -> tuple[Replica, ...]:
         """Reads the state of every replica; one that does not answer says why."""
-        asked = [self._encoder(address, client) for address, client in self._encoders.items()]
-        asked += [self._retriever(address, client) for address, client in self._retrievers.items()]
-        return tuple(await asyncio.gather(*asked))
+        encoders, retrievers = await asyncio.gather(
+            self._of("user_encoder", self._connection.encoder, AsyncRecommender.encoder_state),
+            self._of("retriever", self._connection.retriever, AsyncRecommender.retriever_state),
+        )
+        return encoders + retrievers
 
     async def close(self) -> None:
         """Closes the clients."""
-        for client in {*self._encoders.values(), *self._retrievers.values()}:
+        for client in self._clients.values():
             await client.close()
 
-    async def _encoder(self, address: str, client: AsyncRecommender) -> Replica:
+    async def _of(self, service: str, addresses: str | list[str], ask: _Ask) -> tuple[Replica, ...]:
+        text = addresses if isinstance(addresses, str) else ",".join(addresses)
         try:
-            return Replica("user_encoder", address, await client.encoder_state(deadline_s=_DEADLINE_S))
+            found = await asyncio.to_thread(resolving.replicas, text)
         except MarqueeError as error:
-            return Replica("user_encoder", address, None, error.message)
+            return (Replica(service, text, None, error.message),)
+        return tuple(await asyncio.gather(*(self._state(service, replica, ask) for replica in found)))
 
-    async def _retriever(self, address: str, client: AsyncRecommender) -> Replica:
+    async def _state(self, service: str, replica: resolving.Replica, ask: _Ask) -> Replica:
         try:
-            return Replica("retriever", address, await client.retriever_state(deadline_s=_DEADLINE_S))
+            return Replica(service, replica.address, await ask(self._client(replica), deadline_s=_DEADLINE_S))
         except MarqueeError as error:
-            return Replica("retriever", address, None, error.message)
+            return Replica(service, replica.address, None, error.message)
+
+    def _client(self, replica: resolving.Replica) -> AsyncRecommender:
+        # Of both addresses only the one that is asked for is ever connected to.
+        if replica not in self._clients:
+            self._clients[replica] = AsyncRecommender(
+                replica.address,
+                replica.address,
+                api_key=self._connection.api_key,
+                tls=self._connection.named(replica),
+            )
+        return self._clients[replica]
 
 
 class _Key(NamedTuple):

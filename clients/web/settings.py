@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from clients.cli.arguments import ENCODER, RETRIEVER
+from clients.cli.arguments import add_connection
+from clients.cli.connection import Connection
 
 _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})", re.ASCII)
 _URL = re.compile(r"https?://\S+", re.ASCII)
@@ -18,13 +19,11 @@ _SHORTEST_TOKEN: Final = 16
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WebSettings:
-    """Holds what the web page is told. Rates are requests a second, `deadline_s` seconds for each question."""
+    """Holds what the web page is told. `rate` and `burst` are requests, a second and at once."""
 
-    encoders: tuple[str, ...]
-    retrievers: tuple[str, ...]
+    connection: Connection
     host: str
     port: int
-    deadline_s: float
     key: Path | None
     operator_token: str
     metrics: tuple[str, ...]
@@ -35,18 +34,17 @@ class WebSettings:
 
 
 def read_settings(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> WebSettings:
-    """Reads the command line; what is wrong with it ends the program with a sentence."""
+    """Reads the command line; what is wrong with it ends the program with a sentence, or raises ConfigError."""
     parser = _parser(environment)
     told = parser.parse_args(arguments)
     host, port = told.listen
     if told.operator_token and len(told.operator_token) < _SHORTEST_TOKEN:
         parser.error(f"the operator's token is too short to be secret: give {_SHORTEST_TOKEN} characters or more")
+    connection = Connection.of_flags(told)
     return WebSettings(
-        encoders=told.encoder,
-        retrievers=told.retriever,
+        connection=connection,
         host=host,
         port=port,
-        deadline_s=told.deadline,
         key=told.key,
         operator_token=told.operator_token,
         metrics=tuple(told.metrics),
@@ -58,8 +56,13 @@ def read_settings(arguments: Sequence[str] | None, environment: Mapping[str, str
 
 
 def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m clients.web", description="Serves the web page.")
-    _add_services(parser, environment)
+    parser = argparse.ArgumentParser(
+        prog="python -m clients.web",
+        description="Serves the web page.",
+        epilog="A key for the services is read from MARQUEE_API_KEY.",
+    )
+    add_connection(parser.add_argument_group("services"), environment, deadline_s=1.0)
+    _add_operator(parser, environment)
     parser.add_argument(
         "--listen",
         type=_listen,
@@ -94,24 +97,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_services(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
-    for service, default in (("encoder", ENCODER), ("retriever", RETRIEVER)):
-        variable = f"MARQUEE_{service.upper()}"
-        parser.add_argument(
-            f"--{service}",
-            type=_addresses,
-            default=environment.get(variable) or default,
-            metavar="HOST:PORT",
-            help=f"address of the {service}; several replicas with commas between them (default: {default}; from "
-            f"{variable} where that is set)",
-        )
-    parser.add_argument(
-        "--deadline",
-        type=_positive,
-        default=1.0,
-        metavar="SECONDS",
-        help="time for each question (default: %(default)g)",
-    )
+def _add_operator(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
     parser.add_argument(
         "--metrics",
         type=_url,
@@ -127,10 +113,6 @@ def _add_services(parser: argparse.ArgumentParser, environment: Mapping[str, str
         help="secret that opens the operator's page; better in MARQUEE_OPERATOR_TOKEN, which no list of processes "
         "shows (default: none, and only this machine may see the page)",
     )
-
-
-def _addresses(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _listen(text: str) -> tuple[str, int]:
