@@ -15,6 +15,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from rich.console import Console
 
+from clients.cli.connection import Connection
 from clients.loadtest.arguments import parse
 from clients.loadtest.calls import BadAnswer
 from clients.loadtest.compose import Frame, command_line, compose, this_machine
@@ -27,7 +28,6 @@ from clients.loadtest.report import Report, as_json, read, unwritable, validate,
 from clients.loadtest.session import Conductor
 from clients.loadtest.summary import print_summary
 from clients.loadtest.verdict import EXIT_CODES
-from marquee.client import Tls
 from marquee.client.channels import Settings, settings
 from marquee.errors import ConfigError, MarqueeError
 
@@ -68,10 +68,8 @@ def _console() -> Console:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    named = {"ca": options.tls_ca, "cert": options.tls_cert, "key": options.tls_key}
-    encrypted = options.tls or options.tls_server_name or any(named.values())
-    tls = Tls(**named, server_name=options.tls_server_name or "") if encrypted else None
-    return settings(options.encoder, options.retriever, options.deadline, options.connections, options.api_key, tls)
+    told = Connection.of_flags(options)
+    return settings(told.encoder, told.retriever, told.deadline_s, options.connections, told.api_key, told.tls)
 
 
 def _make_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from clients.cli.arguments import ENCODER, RETRIEVER, add_address, count
+from clients.cli.arguments import add_connection, count
 from clients.loadtest.arrivals import Arrivals
 from clients.loadtest.conditions import parse_condition, parse_objective
 from clients.loadtest.scenarios import MIX, RECORDED_FOR, parse_scenario
@@ -24,12 +24,6 @@ scenarios   encode, search, recommend (both, one after the other), record, or mi
 exit codes  0 measured, and within all limits; 1 it could not be measured; 2 wrong arguments; 3 over a limit, or
             nothing was answered; 4 the load tester was the limit; 130 interrupted (the report is written).
 """
-_TLS = {
-    "ca": "who signed the services' certificates, in PEM (default: the public authorities)",
-    "cert": "the client's own certificate, for services that ask for one",
-    "key": "the key of that certificate",
-    "server-name": "the name in the services' certificates, where it is not the address's host",
-}
 
 
 def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -70,20 +64,13 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.
 
 
 def _add_target(group: argparse._ArgumentGroup, environment: Mapping[str, str]) -> None:
-    add_address(group, "encoder", environment.get("MARQUEE_ENCODER") or ENCODER)
-    add_address(group, "retriever", environment.get("MARQUEE_RETRIEVER") or RETRIEVER)
-    group.add_argument(
-        "--deadline", type=_read(parse_duration), default=5.0, metavar="DURATION", help="time for a call (default: 5s)"
-    )
+    add_connection(group, environment, deadline_s=5.0)
     group.add_argument(
         "--api-key",
         default=environment.get("MARQUEE_API_KEY", ""),
         metavar="KEY",
         help="key that the services ask for (from MARQUEE_API_KEY where that is set)",
     )
-    group.add_argument("--tls", action="store_true", help="encrypt; any of the flags below does, too")
-    for name, what in _TLS.items():
-        group.add_argument(f"--tls-{name}", metavar="NAME" if name == "server-name" else "FILE", help=what)
     group.add_argument(
         "--metrics",
         action="append",

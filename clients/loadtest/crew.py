@@ -5,15 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType, TracebackType
 
 from clients.loadtest.arrivals import Share
-from clients.loadtest.stages import Stage
+from clients.loadtest.results import Book
 from clients.loadtest.worker import Done, End, Load, Ready, Snapshot, Stop, Trial, work
 from marquee.errors import MarqueeError
 
@@ -22,8 +21,6 @@ _LEAD_S = 0.2
 _STOP_S = 1.0
 _POLL_S = 0.1
 _ENDING = (signal.SIGINT, signal.SIGTERM)
-# As many points as a picture can show; ticks never come faster than a person can read.
-_TICKS, _SHORTEST_TICK_S = 120, 0.5
 
 
 class ProcessFailed(MarqueeError):
@@ -60,24 +57,7 @@ def interruptible() -> Iterator[Interrupt]:
             signal.signal(number, handler)
 
 
-@dataclass(slots=True)
-class Run:
-    """Is what the processes told of one trial; `snapshots` has a list for each process."""
-
-    stages: Sequence[Stage]
-    callers: int
-    tick_s: float
-    snapshots: list[list[Snapshot]] = field(default_factory=list)
-    dropped: int = 0
-    stopped: bool = False
-
-    @property
-    def seconds(self) -> float:
-        """How long it took, up to the last answer."""
-        return max((one.second for told in self.snapshots for one in told), default=0.0)
-
-
-Watch = Callable[[Run], None]
+Watch = Callable[[Book], None]
 
 
 class Crew:
@@ -128,26 +108,23 @@ class Crew:
             if isinstance(ready, Ready) and ready.problem:
                 raise ProcessFailed(f"{ready.problem}: are the services still there? A longer --deadline waits longer")
 
-    def run(self, stages: Sequence[Stage], callers: int, interrupt: Interrupt, watch: Watch) -> Run:
-        """Runs stages, or callers for as long as the stages; `watch` sees the run after every tick."""
-        seconds = sum(stage.seconds for stage in stages)
-        run = Run(stages, callers, max(_SHORTEST_TICK_S, seconds / _TICKS), [[] for _ in self._connections])
-        self._tell(Trial(stages, time.monotonic() + _LEAD_S, run.tick_s, callers))
+    def run(self, book: Book, interrupt: Interrupt, watch: Watch) -> None:
+        """Runs a book's stages and fills it; `watch` sees it after every message."""
+        self._tell(Trial(book.stages, time.monotonic() + _LEAD_S, book.tick_s, book.callers))
         working = set(range(len(self._connections)))
         give_up = float("inf")
         while working and time.monotonic() < give_up:
-            if interrupt and not run.stopped:
-                run.stopped, give_up = True, time.monotonic() + _STOP_S
+            if interrupt and not book.stopped:
+                book.stopped, give_up = True, time.monotonic() + _STOP_S
                 self._tell(Stop())
             for index in self._telling(working):
                 message = _receive(self._connections[index])
                 if isinstance(message, Done):
                     working.discard(index)
-                    run.dropped += message.dropped
+                    book.dropped += message.dropped
                 elif isinstance(message, Snapshot):
-                    run.snapshots[index].append(message)
-            watch(run)
-        return run
+                    book.add(index, message)
+            watch(book)
 
     def _telling(self, working: set[int]) -> list[int]:
         ready = wait([self._connections[index] for index in working], _POLL_S)

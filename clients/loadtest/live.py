@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from clients.loadtest.crew import Run, Watch
-from clients.loadtest.tally import milliseconds, total
+from clients.loadtest.crew import Watch
+from clients.loadtest.results import Book, Tick
 
 
 @contextmanager
@@ -21,32 +21,29 @@ def progress(console: Console) -> Iterator[Watch]:
         task = bar.add_task("", total=1.0, told="")
         seen = -1.0
 
-        def watch(run: Run) -> None:
+        def watch(book: Book) -> None:
             nonlocal seen
-            second = min((told[-1].second if told else 0.0) for told in run.snapshots)
-            if second != seen and not bar.disable:
-                seen = second
-                seconds = sum(stage.seconds for stage in run.stages)
-                bar.update(task, description=_load(run, second), completed=second, total=seconds, told=_figures(run))
+            if book.second != seen:
+                seen = book.second
+                seconds = sum(stage.seconds for stage in book.stages)
+                told = _figures(book.latest) if book.latest else ""
+                bar.update(task, description=_load(book), completed=seen, total=seconds, told=told)
 
         yield watch
 
 
-def _load(run: Run, second: float) -> str:
-    if run.callers:
-        return f"{run.callers} callers"
-    left = second
-    for stage in run.stages:
+def _load(book: Book) -> str:
+    if book.callers:
+        return f"{book.callers} callers"
+    left = book.second
+    for stage in book.stages:
         if left < stage.seconds:
             return f"{stage.rate_at(left):,.0f}/s wanted"
         left -= stage.seconds
     return "last answers"
 
 
-def _figures(run: Run) -> str:
-    last = [told[-1] for told in run.snapshots if told]
-    tally = total(part.tally for one in last for part in one.parts)
-    seconds = max((one.wall_s for one in last), default=1.0)
-    failed = tally.calls - tally.ok
-    latency = f"p50 {milliseconds(tally.latency, 50):.1f} p99 {milliseconds(tally.latency, 99):.1f} ms"
-    return f"{tally.ok / seconds:,.0f}/s answered  {latency}" + (f"  [red]{failed:,} failed[/red]" if failed else "")
+def _figures(tick: Tick) -> str:
+    failed = sum(tick.errors.values())
+    times = "" if tick.p50 is None else f"  p50 {tick.p50:.1f} p99 {tick.p99:.1f} ms"
+    return f"{tick.ok:,.0f}/s answered{times}" + (f"  [red]{failed:,.0f}/s failed[/red]" if failed else "")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from clients.loadtest.crew import Crew, Interrupt, Watch
-from clients.loadtest.results import Measured, StageResult, Tick, measure
+from clients.loadtest.results import Book, Measured, StageResult, Tick
 from clients.loadtest.saturation import Attempt, Saturation, find_max, judge, summed_up
 from clients.loadtest.stages import WARM_UP, Stage
 from clients.loadtest.tally import Tally
@@ -68,14 +68,15 @@ class Conductor:
         return self.session
 
     def _measure(self, stages: Sequence[Stage]) -> Measured:
-        run = self._crew.run(stages, self._options.closed or 0, self._interrupt, self._watch)
         session = self.session
-        measured = measure(run, session.seconds)
+        book = Book(stages, self._options.closed or 0, self._options.processes, session.seconds)
+        self._crew.run(book, self._interrupt, self._watch)
+        measured = book.measured()
         session.stages += measured.stages
         session.ticks += measured.ticks
-        session.told.update(measured.told)
+        session.told |= measured.told
         session.seconds += measured.seconds
-        session.dropped += run.dropped
+        session.dropped += measured.dropped
         session.stopped |= measured.stopped
         return measured
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -96,14 +96,6 @@ def unpack(packed: Packed) -> Tally:
     """Reads a tally that was packed."""
     times = (HdrHistogram.decode(text) for text in (packed.latency, packed.service, packed.lag))
     return Tally(Counter(packed.codes), packed.degraded, packed.cold_starts, packed.finished, *times)
-
-
-def total(packed: Iterable[Packed]) -> Tally:
-    """Adds tallies up."""
-    whole = Tally()
-    for one in packed:
-        whole.add(unpack(one))
-    return whole
 
 
 def milliseconds(histogram: HdrHistogram, percentile: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import random
 import selectors
 import signal
@@ -25,6 +26,7 @@ from marquee.client.channels import Settings
 
 # Calls that are late are sent so many at a time: answers have to be let in meanwhile.
 _LATE_AT_ONCE = 8
+_FOLD_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ class _Flight:
         self._running: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
         self._ended: defaultdict[tuple[int, str], list[Outcome]] = defaultdict(list)
-        self._finished: defaultdict[tuple[int, str], int] = defaultdict(int)
+        self._tallies: defaultdict[tuple[int, str], Tally] = defaultdict(Tally)
         self._told: dict[str, str] = {}
         self._broken: BaseException | None = None
         self._sent = 0
@@ -238,17 +240,24 @@ class _Flight:
         outcome = Outcome(ended.code, now - due, now - sent, lag, ended.degraded, ended.cold_start)
         self._ended[stage, scenario].append(outcome)
         if ended.code == OK:
-            self._finished[bisect(self._ends, now), scenario] += 1
+            self._tallies[bisect(self._ends, now), scenario].finished += 1
         else:
             self._told.setdefault(ended.code, ended.told)
 
     async def _tick(self) -> None:
-        number = 1
-        while True:
-            at = self._trial.start + number * self._trial.tick_s
+        folds = max(1, round(self._trial.tick_s / _FOLD_S))
+        for number in itertools.count(1):
+            at = self._trial.start + number * self._trial.tick_s / folds
             await asyncio.sleep(max(0.0, at - time.monotonic()))
-            self._snapshot()
-            number += 1
+            self._fold()
+            if number % folds == 0:
+                self._snapshot()
+
+    def _fold(self) -> None:
+        """Puts what has ended into tallies: done once a tick, that would hold up calls in a test of hours."""
+        for key, outcomes in self._ended.items():
+            self._tallies[key].record(outcomes)
+        self._ended.clear()
 
     def _snapshot(self) -> None:
         cpu, wall = time.process_time(), time.monotonic()
@@ -266,11 +275,7 @@ class _Flight:
         self._sent, self._told, self._cpu, self._wall = 0, {}, cpu, wall
 
     def _parts(self) -> list[Part]:
-        parts = []
-        for stage, scenario in {**self._ended, **self._finished}:
-            tally = Tally(finished=self._finished.get((stage, scenario), 0))
-            tally.record(self._ended.get((stage, scenario), []))
-            parts.append(Part(stage, scenario, tally.pack()))
-        self._ended.clear()
-        self._finished.clear()
+        self._fold()
+        parts = [Part(stage, scenario, tally.pack()) for (stage, scenario), tally in self._tallies.items()]
+        self._tallies.clear()
         return parts

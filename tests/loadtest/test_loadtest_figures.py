@@ -10,7 +10,7 @@ import pytest
 from clients.loadtest.conditions import BadCondition, parse_condition, parse_objective
 from clients.loadtest.results import Figures, Times, figures, percentile_curve
 from clients.loadtest.saturation import Attempt, Saturation, find_max, judge, summed_up
-from clients.loadtest.tally import OK, Outcome, Tally, milliseconds, total, unpack
+from clients.loadtest.tally import OK, Outcome, Tally, milliseconds, unpack
 from clients.loadtest.verdict import Judged, client_limits, conclude
 from clients.loadtest.verdict import judge as judge_limits
 
@@ -35,7 +35,9 @@ def test_percentiles_are_as_exact_as_three_digits() -> None:
 def test_tallies_of_processes_add_up_to_the_tally_of_all() -> None:
     drawn = RNG.lognormal(2, 1, 3_000)
     parts = [tally_of(*drawn[place::3], failed=place) for place in range(3)]
-    whole = total(part.pack() for part in parts)
+    whole = Tally()
+    for part in parts:
+        whole.add(unpack(part.pack()))
     assert whole.pack() == tally_of(*drawn, failed=3).pack()
     assert (whole.calls, whole.ok, whole.finished) == (3_003, 3_000, 3_000)
 

@@ -146,7 +146,7 @@ async def test_a_deadline_ends_calls(tmp_path: Path) -> None:
 
     script.answers[SEARCH] = never
     async with serving(script) as address:
-        ended = await load_test(address, tmp_path / "out", "--scenario=search", *SHORT, "--deadline=300ms")
+        ended = await load_test(address, tmp_path / "out", "--scenario=search", *SHORT, "--deadline=0.3")
     assert ended.report["total"]["errors"] == {"DEADLINE_EXCEEDED": 100}
     assert ended.report["verdict"]["outcome"] == "failed"
     assert "no call was answered well (100 × DEADLINE_EXCEEDED)" in ended.out
@@ -187,7 +187,7 @@ async def test_a_search_for_the_highest_rate_finds_what_a_server_can_do(tmp_path
     script.answers[ENCODE] = encode
     options = ("--find-max", "--objective=p90<150ms", "--step=1s", "--precision=0.5", "--arrivals=constant")
     async with serving(script) as address:
-        ended = await load_test(address, tmp_path / "out", "--scenario=encode", "--deadline=1s", *options)
+        ended = await load_test(address, tmp_path / "out", "--scenario=encode", "--deadline=1", *options)
     found = ended.report["saturation"]
     attempts = found["attempts"]
     assert min(one["wanted"] for one in attempts) <= 50
@@ -207,7 +207,7 @@ async def test_a_client_that_cannot_send_so_much_says_so(tmp_path: Path) -> None
     script = Scripted()
     async with serving(script) as address:
         ended = await load_test(
-            address, tmp_path / "out", "--scenario=encode", "--rate=60000", "--duration=100ms", "--deadline=20s"
+            address, tmp_path / "out", "--scenario=encode", "--rate=60000", "--duration=100ms", "--deadline=20"
         )
     assert ended.code == 4
     assert ended.report["verdict"]["outcome"] == "client limited"
@@ -254,7 +254,7 @@ async def test_over_tls(tmp_path: Path) -> None:
         ended = await load_test(address, tmp_path / "out", *SHORT, f"--tls-ca={tmp_path / 'ca.pem'}")
         assert ended.report["total"]["ok"] == 100
         for flags, told in (((), "TLS"), (("--tls",), "is not signed by whom this client trusts")):
-            refused = await load_test(address, tmp_path / "none", *SHORT, "--deadline=2s", *flags)
+            refused = await load_test(address, tmp_path / "none", *SHORT, "--deadline=2", *flags)
             # gRPC's core may have written a line of its own before.
             assert (refused.code, told in refused.err.splitlines()[-1]) == (1, True), refused.err
 
@@ -392,7 +392,7 @@ def test_wrong_arguments_end_it_with_2(
 
 
 async def test_nobody_at_the_address(tmp_path: Path) -> None:
-    ended = await load_test("127.0.0.1:1", tmp_path / "out", "--deadline=2s")
+    ended = await load_test("127.0.0.1:1", tmp_path / "out", "--deadline=2")
     assert ended.code == 1
     assert "127.0.0.1:1" in ended.err
     assert ended.err.count("\n") == 1
@@ -400,7 +400,7 @@ async def test_nobody_at_the_address(tmp_path: Path) -> None:
 
 async def test_a_port_that_is_not_ours(tmp_path: Path) -> None:
     with metrics_page([]) as url:
-        ended = await load_test(url.split("/")[2], tmp_path / "out", "--deadline=2s")
+        ended = await load_test(url.split("/")[2], tmp_path / "out", "--deadline=2")
     assert ended.code == 1
     assert ended.err.count("\n") == 1
     script = Scripted()
