@@ -15,6 +15,7 @@ from benchmarks import (
     demo,
     encoding,
     latency,
+    loadtester,
     passes,
     preparing,
     retrieval,
@@ -44,7 +45,7 @@ PARTS = (
     "web",
     "demo",
 )
-ON_REQUEST = ("preparing-20m", passes.GIVEN, passes.ONE_MILLION, "retrieval")
+ON_REQUEST = ("preparing-20m", passes.GIVEN, passes.ONE_MILLION, "retrieval", "loadtester")
 _ALONE = frozenset(("demo", "searching", "preparing", "stores", "titles", *ON_REQUEST))
 _SERVED = ("startup", "latency", "encoding", "web")
 
@@ -132,6 +133,8 @@ def _measure(work: Work, parts: frozenset[str], rows: list[Row]) -> None:
         rows += passes.measure_million(work)
     if "retrieval" in parts:
         rows += retrieval.measure(work)
+    if "loadtester" in parts:
+        rows += loadtester.measure(work)
     if "web" in parts:
         rows += web.measure(work)
     if "demo" in parts:
