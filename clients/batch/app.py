@@ -17,9 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from clients.batch import folder as runs
 from clients.batch.arguments import parser
-from clients.batch.events import read_user_ids
 from clients.batch.folder import RunFolder
 from clients.batch.lists import Recommending, Wanted
+from clients.batch.texts import read_movie_ids, read_user_ids
 from clients.cli.arguments import filters_of
 from clients.cli.connection import Connection
 from marquee.client.requests import get_facets
@@ -101,7 +101,10 @@ def _asked(options: argparse.Namespace, recommending: Recommending) -> dict[str,
 
 
 def _filter(options: argparse.Namespace) -> types_pb2.MovieFilter:
-    return get_facets(filters_of(options)).filter
+    filters = filters_of(options)
+    if options.exclude:
+        filters["exclude"] = read_movie_ids(options.exclude)
+    return get_facets(filters).filter
 
 
 def _of_finished(out: Path, asked: dict[str, object]) -> str:

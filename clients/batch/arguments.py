@@ -67,6 +67,9 @@ def _add_lists(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--include-seen", action="store_true", help="recommend what they have seen, too")
     group.add_argument("--as-of", type=_moment, metavar="TIME", help="moment to recommend for: 2026-11-01T00:00Z (now)")
     add_filters(group)
+    group.add_argument(
+        "--exclude", type=Path, metavar="FILE", help="movies to leave out: a text file, as a retriever's block list is"
+    )
 
 
 def _positive(text: str) -> int:

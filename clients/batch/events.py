@@ -172,15 +172,3 @@ def _good_ids(users: pa.DictionaryArray) -> npt.NDArray[np.bool_]:
     controls = _numbers(pc.match_substring_regex(ids, r"\p{Cc}"))
     good: npt.NDArray[np.bool_] = (sizes >= 1) & (sizes <= _MAX_USER_ID_BYTES) & ~controls
     return good
-
-
-def read_user_ids(path: Path) -> list[str]:
-    """Reads a file of one user id a line, each once; raises DataError where it cannot be read or has none."""
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: is no text file of user ids ({error}); give one with one id a line") from error
-    ids = list(dict.fromkeys(line for line in lines if line))
-    if not ids:
-        raise DataError(f"{path}: has no user ids; give a text file with one id a line")
-    return ids

@@ -141,5 +141,6 @@ class Model:
             mask = np.ones(self.index.count, bool)
             with Catalog(self._catalog) as catalog:
                 Facts(self.index.movie_ids, catalog.columns()).keep(mask, wanted.filter)
+            mask[self.index.rows(np.array(wanted.filter.exclude_ids, np.int64))] = False
             self._passing = key, mask
         return self._passing[1]

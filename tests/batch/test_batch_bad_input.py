@@ -100,9 +100,15 @@ def test_events_of_nobody(world: World, tmp_path: Path, capsys: Capsys) -> None:
 
 def test_a_file_of_users_that_is_none(world: World, tmp_path: Path, capsys: Capsys) -> None:
     users = tmp_path / "users"
-    assert "is no text file of user ids" in refused(world, tmp_path, capsys, world.events, f"--users={users}")
+    assert "is no text file of ids" in refused(world, tmp_path, capsys, world.events, f"--users={users}")
     users.write_text("\n")
     assert "has no user ids" in refused(world, tmp_path, capsys, world.events, f"--users={users}")
+
+
+def test_a_file_of_movies_that_is_none(world: World, tmp_path: Path, capsys: Capsys) -> None:
+    movies = tmp_path / "movies"
+    movies.write_text("7\nseven # not in digits\n")
+    assert "movies:2: 'seven' is no movie id" in refused(world, tmp_path, capsys, world.events, f"--exclude={movies}")
 
 
 def test_a_folder_that_is_no_bundle(world: World, tmp_path: Path, capsys: Capsys) -> None:

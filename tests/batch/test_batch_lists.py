@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from marquee.bundle.catalog import Catalog
-from marquee.bundle.format import CATALOG
+from marquee.bundle.format import CATALOG, MOVIE_IDS
 from marquee.engine.encoder import Encoder
 from marquee.engine.index import Index
 from marquee.features import RATED, Events, merge, seen_ids, user_hash
@@ -80,7 +80,17 @@ def test_in_process_everybody_gets_what_they_would_get_alone(
 
 
 async def test_the_services_make_the_same_lists_as_this_process(served: Served, tmp_path: Path, capsys: Capsys) -> None:
-    flags = (f"--as-of={AS_OF}", "-k8", "--year=1960-", "--without-genre=Horror", "--people-per-part=37")
+    # One that would be in many lists, and one that there is not.
+    left_out = 115
+    (tmp_path / "left-out").write_text(f"# rights\n{left_out}\n424242\n")
+    flags = (
+        f"--as-of={AS_OF}",
+        "-k8",
+        "--year=1960-",
+        "--without-genre=Horror",
+        "--people-per-part=37",
+        f"--exclude={tmp_path / 'left-out'}",
+    )
     here = batch(
         capsys,
         f"--out={tmp_path / 'here'}",
@@ -94,6 +104,8 @@ async def test_the_services_make_the_same_lists_as_this_process(served: Served, 
         read_lists(tmp_path / way).sort_values(["user_id", "rank"], ignore_index=True) for way in ("here", "there")
     )
     assert len(ours) > PEOPLE
+    assert left_out in served.world.bundle.array(MOVIE_IDS)
+    assert left_out not in set(ours["movie_id"])
     pd.testing.assert_frame_equal(ours, theirs, check_exact=False, rtol=0, atol=2e-6)
 
 

@@ -77,6 +77,7 @@ RULES = (
     Rule(("services.user_encoder",), ("services.retriever",), "the services meet in protos and bundles"),
     Rule(("services.retriever",), ("services.user_encoder",), "the services meet in protos and bundles"),
     Rule(("services.common",), ("services.user_encoder", "services.retriever"), "common knows no service"),
+    Rule(("clients.desktop",), ("grpc", "marquee.v1"), "widgets know the presenter's views, and no rpc"),
     Rule(PARTS, ("tests", "benchmarks", "protos"), "what is shipped needs nothing that is not"),
     Rule(PARTS, ("faiss", "onnxruntime"), "only marquee.engine opens sessions and indexes", unless=("marquee.engine",)),
     Rule(PARTS, ("torch", "onnx", "onnxscript"), "only training has it", unless=("training",)),

@@ -47,6 +47,8 @@ HOLDS = {
     "retriever": BASE | SERVER | {"marquee.engine.index", "faiss"},
     "milvus": BASE | SERVER | {"marquee.engine.index", "faiss", "pymilvus"},
     "clients": BASE | {"rich"},
+    "batch": BASE | {"faiss", "marquee.engine.encoder", "marquee.engine.index", "onnxruntime", "pyarrow", "rich"},
+    "desktop": BASE | {"sv_ttk"},
     "loadtest": BASE | {"hdrh", "rich"},
 }
 MODULES = sorted(set().union(*HOLDS.values()) | {"onnx", "torch"})
@@ -159,3 +161,14 @@ def test_the_load_tester_measures(fresh: MakeFresh, encoder: str, retriever: str
     printed = fresh("loadtest").run("-m", "clients.loadtest", *addresses, *told, cwd=ROOT)
     assert "none failed" in printed
     assert {file.name for file in tmp_path.iterdir()} == {"report.json", "report.html"}
+
+
+def test_lists_are_made_offline(fresh: MakeFresh, bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "ratings.csv").write_text(f"userId,movieId,rating,timestamp\nada,{LIKED.movie_id},5,1\n")
+    told = ["--bundle", str(bundle.path), "--events", str(tmp_path), "--out", str(tmp_path / "lists"), "-k", "5"]
+    fresh("batch").run("-m", "clients.batch", *told, cwd=ROOT)
+    assert (tmp_path / "lists" / "part-00000.parquet").read_bytes()[:4] == b"PAR1"
+
+
+def test_the_window_tells_its_flags(fresh: MakeFresh) -> None:
+    assert "--theme" in fresh("desktop").run("-m", "clients.desktop", "--help", cwd=ROOT)

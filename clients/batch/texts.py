@@ -1,0 +1,43 @@
+"""Reads text files of ids, one a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from marquee.errors import DataError
+
+_MAX_ID = (1 << 63) - 1
+
+
+def read_user_ids(path: Path) -> list[str]:
+    """Reads user ids, each once; raises DataError where there are none, or the file cannot be read."""
+    ids = list(dict.fromkeys(filter(None, _lines(path))))
+    if not ids:
+        raise DataError(f"{path}: has no user ids; give a text file with one id a line")
+    return ids
+
+
+def read_movie_ids(path: Path) -> list[int]:
+    """Reads movie ids, ascending; # begins a comment, as in a block list. Raises DataError for a line that is none."""
+    return sorted(set(_movie_ids(path)))
+
+
+def _movie_ids(path: Path) -> Iterator[int]:
+    for number, line in enumerate(_lines(path), 1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        movie_id = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+        if not 1 <= movie_id <= _MAX_ID:
+            raise DataError(
+                f"{path}:{number}: {text[:40]!r} is no movie id; write one positive number a line, # begins a comment"
+            )
+        yield movie_id
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: is no text file of ids ({error}); give one with one id a line") from error
