@@ -10,6 +10,7 @@ from clients.cli import output
 from clients.cli.arguments import filters_of, options_of
 from clients.cli.naming import movie, movie_id, no_match
 from clients.cli.saying import say
+from clients.presenter.sentences import SHORT
 from marquee.client import (
     BatchResult,
     Event,
@@ -20,17 +21,9 @@ from marquee.client import (
     Recommendations,
     Recommender,
     ReplicaState,
-    ShortReason,
 )
 from marquee.client import arm as arm_of
 
-_SHORT = {
-    ShortReason.FILTER: "fewer movies pass the filters",
-    ShortReason.EXCLUDED: "what is left was seen or excluded",
-    ShortReason.CATALOG: "the catalogue has no more",
-    ShortReason.SCORE: "fewer movies are near enough",
-    ShortReason.CAPS: "the caps leave no more",
-}
 # How many movies of a batch's lists stand on a line.
 _SHOWN = 3
 
@@ -230,7 +223,7 @@ def _movies(found: Sequence[Movie], options: Namespace) -> str:
 
 def _ranked(found: RankedMovies, options: Namespace) -> str:
     if len(found) < options.k:
-        say(f"{len(found)} of {options.k} movies: {_SHORT.get(found.short_reason, 'the list is short')}")
+        say(f"{len(found)} of {options.k} movies: {SHORT.get(found.short_reason, 'the list is short')}")
     if found.debug is not None and not options.json:
         took = f"{found.debug.filter_us} + {found.debug.search_us} + {found.debug.finish_us} µs"
         say(f"{found.debug.matching:,} of {found.debug.candidates:,} movies match; {found.debug.path}, {took}")

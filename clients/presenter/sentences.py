@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from clients.presenter import words
 from clients.presenter.views import Mood, Notice, Opinion, Verdict
@@ -21,12 +22,13 @@ from marquee.client import (
     Unavailable,
 )
 
-_SHORT = {
-    ShortReason.FILTER: "no more films pass your filters",
-    ShortReason.EXCLUDED: "you know the others",
+# Why a list is short, as the end of a sentence.
+SHORT: Final = {
+    ShortReason.FILTER: "no more pass the filters",
+    ShortReason.EXCLUDED: "what is left was seen or excluded",
     ShortReason.CATALOG: "there are no more",
     ShortReason.SCORE: "no others are near enough",
-    ShortReason.CAPS: "no others are left",
+    ShortReason.CAPS: "the caps leave no more",
 }
 _EMPTY = {
     ShortReason.FILTER: "No film passes your filters. Take one away.",
@@ -68,6 +70,7 @@ def about(found: Recommendations, wanted: int) -> Iterator[Notice]:
         yield Notice(
             Mood.AWAY,
             "Personal recommendations are away right now. Until they are back, this is what most people watch.",
+            found.away.message if found.away else "",
         )
     elif found.degraded:
         yield Notice(Mood.AWAY, "What you said lately cannot be read right now, so this list may lack some of it.")
@@ -82,8 +85,8 @@ def short(found: RankedMovies, wanted: int) -> Iterator[Notice]:
         return
     if not found.items:
         yield Notice(Mood.HINT, _EMPTY.get(found.short_reason, "No film is left to show."))
-    elif found.short_reason in _SHORT:
-        yield Notice(Mood.HINT, f"Only {words.count(len(found), 'film')}: {_SHORT[found.short_reason]}.")
+    elif found.short_reason in SHORT:
+        yield Notice(Mood.HINT, f"Only {words.count(len(found), 'film')}: {SHORT[found.short_reason]}.")
 
 
 def remembered(error: MarqueeError) -> Notice:

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from clients.presenter import Choice, Home, Mood, Notice, Told, changes
 from clients.web.site import Site, for_script
-from clients.web.visitor import Form, Visitor, form_of, path_of, posted, query_of
+from clients.web.visitor import SESSION, Form, Visitor, form_of, path_of, posted, query_of
 from marquee.client import InvalidRequest
 
 _OLD_PAGE = "This page is too old, or was opened without cookies. Load it again, and repeat what you did."
@@ -36,14 +36,14 @@ async def home(request: Request) -> Response:
     site, form = _site(request), form_of(request.url.query)
     visitor = site.visitor(request)
     seen = await _home(site, visitor, form)
-    return site.page("home.html", visitor, form=form, offer=await site.presenter.offer(), **_shown(seen, form))
+    return site.page("home.html", visitor, form=form, offer=await site.presenter.offer(), **_shown(seen))
 
 
 async def home_part(request: Request) -> Response:
     """Writes the part of the first page that filters and clicks change."""
     site, form = _site(request), form_of(request.url.query)
     visitor = site.visitor(request)
-    return HTMLResponse(site.part("parts/home.html", visitor, **_shown(await _home(site, visitor, form), form)))
+    return HTMLResponse(site.part("parts/home.html", visitor, **_shown(await _home(site, visitor, form))))
 
 
 async def search(request: Request) -> Response:
@@ -63,7 +63,8 @@ async def search_part(request: Request) -> Response:
 
 async def film(request: Request) -> Response:
     """Shows one film."""
-    site, visitor = _site(request), _site(request).visitor(request)
+    site = _site(request)
+    visitor = site.visitor(request)
     movie_id = request.path_params["movie_id"]
     shown = await site.presenter.film(visitor.user_id, movie_id)
     if shown.card is not None:
@@ -76,7 +77,8 @@ async def film(request: Request) -> Response:
 
 async def yours(request: Request) -> Response:
     """Shows what the visitor said, and how to have it deleted."""
-    site, visitor = _site(request), _site(request).visitor(request)
+    site = _site(request)
+    visitor = site.visitor(request)
     return site.page("yours.html", visitor, history=await site.presenter.history(visitor.user_id))
 
 
@@ -103,7 +105,7 @@ async def forget(request: Request) -> Response:
     told = await site.presenter.forget(visitor.user_id)
     response = site.after("/" if told.done else "/yours", told.notice.text)
     if told.done:
-        response.delete_cookie("marquee_session", secure=site.https, httponly=True, samesite="lax")
+        response.delete_cookie(SESSION, secure=site.https, httponly=True, samesite="lax")
     return response
 
 
@@ -125,7 +127,7 @@ async def _changed_list(site: Site, visitor: Visitor, form: Form, told: Told) ->
     asked = query_of(form.back())
     seen = await _home(site, visitor, asked)
     moved = changes(form.numbers("shown"), seen.cards)
-    html = site.part("parts/home.html", visitor, **_shown(seen, asked) | {"new": moved.new})
+    html = site.part("parts/home.html", visitor, **_shown(seen) | {"new": moved.new})
     return for_script(f"{told.notice.text} {moved}", told.done, html)
 
 
@@ -137,7 +139,7 @@ async def _home(site: Site, visitor: Visitor, form: Form) -> Home:
         return Home(Choice(), (), (), (refused,), personal=False, whole=True, request_id="", opinions=0)
 
 
-def _shown(seen: Home, form: Form) -> dict[str, Any]:
+def _shown(seen: Home) -> dict[str, Any]:
     return {"home": seen, "back": path_of(seen.choice), "new": frozenset()}
 
 

@@ -133,7 +133,7 @@ class TestRecommend:
         assert done.code == 0
         assert "this is for anyone new" in done.err
         assert "the store of people's events cannot be read now" in done.err
-        assert "0 of 10 movies: fewer movies pass the filters" in done.err
+        assert "0 of 10 movies: no more pass the filters" in done.err
 
 
 class TestOtherCommands:
