@@ -36,10 +36,6 @@ class Auth:
         """Follows the file until cancelled."""
         await self._callers.watch()
 
-    async def poll(self) -> None:
-        """Looks at the file once."""
-        await self._callers.poll()
-
     def guard(self, method: str) -> Callable[[Context], None]:
         """Returns what raises Unauthenticated or PermissionDenied where a caller may not call the method."""
         needed = role_for(method)

@@ -53,10 +53,6 @@ class Certificates:
         """Follows the files until cancelled."""
         await self._files.watch()
 
-    async def poll(self) -> None:
-        """Looks at the files once."""
-        await self._files.poll()
-
     def _newer(self) -> grpc.ServerCertificateConfiguration | None:
         # Runs on a thread of the core's.
         newest = self._files.value.configuration
