@@ -21,7 +21,7 @@ KEYS: Final = (
     ("F6, Shift+F6", "To the next part of the window, the part before"),
     ("Tab, Shift+Tab", "To the next field, the field before"),
     ("F4", "Filters: show or hide in a narrow window, or go to them"),
-    ("Ctrl+Backspace", "Clear filters"),
+    ("Shift+F4", "Clear filters"),
     ("F5", "Look again"),
     ("Ctrl+T", "Light or dark"),
     ("F1", "This page"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tkinter as tk
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from tkinter import ttk
 from typing import Final
 
@@ -12,9 +13,11 @@ from clients.desktop.bridge import Bridge
 from clients.desktop.details import Details
 from clients.desktop.films import FilmList, Section
 from clients.desktop.filters import FilterPanel
+from clients.desktop.header import Header
 from clients.desktop.keys import OPINION_KEYS, STEP_KEYS, KeysPage
 from clients.desktop.looks import OTHER, Looks
 from clients.desktop.notices import NoticeBar
+from clients.desktop.timers import Timers
 from clients.desktop.voice import Voice
 from clients.presenter import (
     Card,
@@ -67,7 +70,8 @@ class Window:
         # What was said and may not be in an answer yet.
         self._said: dict[int, Opinion | None] = {}
         self._new: frozenset[int] = frozenset()
-        self._later: dict[str, str] = {}
+        self._timers = Timers(root)
+        self._keys: KeysPage | None = None
         self._narrow: bool | None = None
         self.closed = False
         self._looks = Looks(root, theme)
@@ -75,13 +79,14 @@ class Window:
         self._bind()
         self._arrange()
         self.refresh()
-        self.search.focus_set()
+        self.header.search.focus_set()
 
     def _build(self) -> None:
         self.root.title("Marquee")
         self.root.geometry("1180x760")
         self.root.minsize(380, 420)
-        self._header().grid(row=0, column=0, sticky="ew", padx=12, pady=(10, 6))
+        self.header = Header(self.root, self._typing, self._buttons())
+        self.header.grid(row=0, column=0, sticky="ew", padx=12, pady=(10, 6))
         self.notices = NoticeBar(self.root, self._looks)
         self.notices.grid(row=1, column=0, sticky="ew", padx=12)
         self._body = ttk.Frame(self.root)
@@ -96,33 +101,20 @@ class Window:
         self._body.rowconfigure(0, weight=1)
         self._dress()
 
-    def _header(self) -> ttk.Frame:
-        header = ttk.Frame(self.root)
-        self._name = ttk.Label(header, text="Marquee", style="Name.TLabel")
-        ttk.Label(header, text="Find").grid(row=0, column=1, padx=(0, 6))
-        self.typed = tk.StringVar(self.root)
-        self.search = ttk.Entry(header, textvariable=self.typed)
-        self.search.grid(row=0, column=2, sticky="ew")
-        header.columnconfigure(2, weight=1)
-        self.typed.trace_add("write", lambda *_: self._after_rest("typing", self._ask_typed))
-        self._buttons = ttk.Frame(header)
-        for text, command in (
+    def _buttons(self) -> Sequence[tuple[str, Callable[[], None]]]:
+        return (
             ("For you", self.show_home),
             ("You said", self.show_said),
             ("Filters", self.show_filters),
             ("◐", self.switch_theme),
             ("?", self.show_keys),
-        ):
-            button = ttk.Button(self._buttons, text=text, command=command, width=max(2, len(text)))
-            button.pack(side="left", padx=(6, 0))
-            button.bind("<Return>", lambda _, pressed=button: pressed.invoke())  # type: ignore[misc]
-        return header
+        )
 
     def _bind(self) -> None:
         self.root.protocol("WM_DELETE_WINDOW", self.close)
         self.root.bind("<Configure>", self._resized)
         for key, command in (
-            ("<Control-f>", self._to_search),
+            ("<Control-f>", self.header.point),
             ("<Escape>", self.back),
             ("<Control-Key-1>", self.show_home),
             ("<Control-Key-2>", self.show_said),
@@ -132,24 +124,33 @@ class Window:
             ("<F6>", lambda: self._next_part(1)),
             ("<Shift-F6>", lambda: self._next_part(-1)),
             ("<Control-t>", self.switch_theme),
-            ("<Control-BackSpace>", self.filters.reset),
+            ("<Shift-F4>", self.filters.reset),
             ("<Control-q>", self.close),
         ):
             self.root.bind(key, _calling(command))
         own = (self.films.tree, self.details.similar.tree)
         for widget in {*own, *self.details.parts}:
             self._bind_film_keys(widget, self._selected_in if widget in own else self._shown)
-        self.search.bind("<Control-a>", _calling(self._to_search))
-        self.search.bind("<Down>", _calling(self._to_films))
-        self.search.bind("<Return>", _calling(self._to_films))
-        self.films.tree.bind("/", _calling(self._to_search))
+        self.header.search.bind("<Control-a>", _calling(self.header.point))
+        self.header.search.bind("<Down>", _calling(self._to_films))
+        self.header.search.bind("<Return>", _calling(self._to_films))
 
     def _bind_film_keys(self, widget: tk.Misc, film: Callable[[tk.Misc], Card | None]) -> None:
         """Binds the keys that say something of a film: of the one that is selected in a list, or of the one shown."""
         for key, opinion in OPINION_KEYS.items():
-            widget.bind(key, _unmodified(lambda said=opinion: self.say(said, film(widget))))  # type: ignore[misc]
+            widget.bind(key, _unmodified(partial(self._say_of, film, widget, opinion)))
         for key, step in STEP_KEYS.items():
-            widget.bind(key, _unmodified(lambda by=step: self._rate_by(by, film(widget))))  # type: ignore[misc]
+            widget.bind(key, _unmodified(partial(self._rate_by, film, widget, step)))
+        widget.bind("/", _calling(self.header.point))
+
+    def _say_of(self, film: Callable[[tk.Misc], Card | None], widget: tk.Misc, opinion: Opinion | None) -> None:
+        self.say(opinion, film(widget))
+
+    def _rate_by(self, film: Callable[[tk.Misc], Card | None], widget: tk.Misc, step: float) -> None:
+        card = film(widget)
+        opinion = self._told(card).opinion if card else None
+        stars = (opinion.stars if opinion else None) or 3.0
+        self.say(Opinion(Verdict.RATED, min(5.0, max(0.5, stars + step))), card)
 
     def _selected_in(self, tree: tk.Misc) -> Card | None:
         films = self.films if tree is self.films.tree else self.details.similar
@@ -180,12 +181,7 @@ class Window:
             else:
                 part.grid_forget()
         self.films.narrow(bool(self._narrow))
-        if self._narrow:
-            self._name.grid_forget()
-            self._buttons.grid(row=1, column=1, columnspan=2, sticky="w", pady=(6, 0))
-        else:
-            self._name.grid(row=0, column=0, padx=(0, 14))
-            self._buttons.grid(row=0, column=3, columnspan=1, pady=0)
+        self.header.narrow(bool(self._narrow))
         self.status.configure(text=_HINTS_NARROW if self._narrow else _HINTS)
 
     def _bring(self, part: str) -> None:
@@ -196,13 +192,12 @@ class Window:
     @property
     def busy(self) -> bool:
         """Says whether an answer is awaited, or something is about to be asked."""
-        return bool(self._later) or self._bridge.busy
+        return self._timers.busy or self._bridge.busy
 
     def close(self) -> None:
         """Closes the window, whatever is on its way."""
         self.closed = True
-        for waiting in self._later.values():
-            self.root.after_cancel(waiting)
+        self._timers.close()
         self._bridge.close()
         self.root.destroy()
 
@@ -219,11 +214,9 @@ class Window:
 
     def show_keys(self) -> None:
         """Lists the keys."""
-        KeysPage(self.root, self._looks)
-
-    def _to_search(self) -> None:
-        self.search.focus_set()
-        self.search.selection_range(0, "end")
+        if self._keys is not None:
+            self._keys.destroy()
+        self._keys = KeysPage(self.root, self._looks)
 
     def _to_films(self) -> None:
         self._bring(_LIST)
@@ -231,13 +224,13 @@ class Window:
 
     def _next_part(self, step: int) -> None:
         stops: Sequence[tuple[str, tk.Misc]] = (
-            ("", self.search),
+            ("", self.header.search),
             (_FILTERS, self.filters.genres),
             (_LIST, self.films.tree),
             (_FILM, self.details.like),
         )
         focus = str(self.root.focus_get() or "")
-        holders = [str(self.search), str(self.filters), str(self.films), str(self.details)]
+        holders = [str(self.header.search), str(self.filters), str(self.films), str(self.details)]
         at = next((number for number, holder in enumerate(holders) if focus.startswith(holder)), 0)
         part, widget = stops[(at + step) % len(stops)]
         if part:
@@ -251,7 +244,7 @@ class Window:
         """Goes back: in a narrow window from the film to the list, from what was found to the person's list."""
         if self._narrow and self._front != _LIST:
             self._to_films()
-        elif self.typed.get() or self._view != _HOME:
+        elif self.header.typed.get() or self._view != _HOME:
             self.show_home()
             self.films.focus_first()
         else:
@@ -259,22 +252,25 @@ class Window:
 
     def show_home(self) -> None:
         """Shows the person's list."""
-        self._view = _HOME
-        self._cancel_rest("typing")
-        self._bridge.drop("typed")
-        if self.typed.get():
-            self.typed.set("")
-            self._cancel_rest("typing")
-        self._bring(_LIST)
+        self._leave_titles(_HOME)
         self._show_cards()
         self.refresh()
 
     def show_said(self) -> None:
         """Shows what the person said."""
-        self._view = _SAID
-        self._bring(_LIST)
+        self._leave_titles(_SAID)
         self._ask_said()
         self.films.focus_first()
+
+    def _leave_titles(self, view: str) -> None:
+        """Empties the search field for another view; what was asked for it is not to come any more."""
+        self._view = view
+        if self.header.typed.get():
+            self.header.typed.set("")
+        self._timers.stop("typing")
+        self._bridge.drop("typed")
+        self.notices.show("typed", ())
+        self._bring(_LIST)
 
     def show_filters(self) -> None:
         """Goes to the filters; from them in a narrow window back to the list."""
@@ -286,7 +282,7 @@ class Window:
 
     def refresh(self) -> None:
         """Looks again at everything that is shown."""
-        self._cancel_rest("again")
+        self._timers.stop("again")
         self._bridge.ask("home", self._presenter.home(self._user_id, self._choice), self._home_came)
         if self._view == _FOUND_VIEW:
             self._ask_typed()
@@ -297,8 +293,15 @@ class Window:
         if not self.filters.is_offered:
             self._bridge.ask("offer", self._presenter.offer(), self._offer_came)
 
+    def _typing(self) -> None:
+        self._timers.start("typing", _REST_MS, self._typed)
+
+    def _typed(self) -> None:
+        self._bring(_LIST)
+        self._ask_typed()
+
     def _ask_typed(self) -> None:
-        text = self.typed.get()
+        text = self.header.typed.get()
         if not text.strip():
             self._bridge.drop("typed")
             if self._view == _FOUND_VIEW:
@@ -327,7 +330,7 @@ class Window:
     def _film_chosen(self, card: Card) -> None:
         if self.details.card is None or self.details.card.movie.movie_id != card.movie.movie_id:
             self.details.begin(self._told(card))
-            self._after_rest("film", lambda: self._ask_film(card))
+            self._timers.start("film", _REST_MS, lambda: self._ask_film(card))
 
     def _film_opened(self, card: Card) -> None:
         self._film_chosen(card)
@@ -349,11 +352,6 @@ class Window:
         if self.details.card is not None and self.details.card.movie.movie_id == movie_id:
             self.details.show_opinion(opinion)
         self.voice.say(movie_id, opinion, self._home.request_id if self._home else "")
-
-    def _rate_by(self, step: float, card: Card | None) -> None:
-        opinion = self._told(card).opinion if card else None
-        stars = (opinion.stars if opinion else None) or 3.0
-        self.say(Opinion(Verdict.RATED, min(5.0, max(0.5, stars + step))), card)
 
     def _heard(self, movie_id: int, told: Told) -> None:
         self.notices.show("told", (told.notice,))
@@ -386,7 +384,6 @@ class Window:
 
     def _found_came(self, found: Found) -> None:
         self._view = _FOUND_VIEW
-        self._bring(_LIST)
         self.films.show([Section(f"Films called “{found.text}”", tuple(map(self._told, found.cards)))])
         self._came("typed", found.notices)
 
@@ -413,7 +410,6 @@ class Window:
         if self._home is None:
             return
         self.films.show(list(self._sections(self._home)), self._new)
-        self.notices.show("typed", ())
         self.notices.show("said", ())
 
     def _sections(self, home: Home) -> Iterator[Section]:
@@ -425,26 +421,12 @@ class Window:
 
     def _again(self) -> None:
         """Looks again in a moment, once, however many parts want to."""
-        if "again" not in self._later:
-            self._later["again"] = self.root.after(RETRY_MS, self._look_again)
+        if not self._timers.waits("again"):
+            self._timers.start("again", RETRY_MS, self._look_again)
 
     def _look_again(self) -> None:
-        del self._later["again"]
         self.voice.again()
         self.refresh()
-
-    def _after_rest(self, name: str, call: Callable[[], None]) -> None:
-        self._cancel_rest(name)
-        self._later[name] = self.root.after(_REST_MS, lambda: self._rested(name, call))
-
-    def _rested(self, name: str, call: Callable[[], None]) -> None:
-        del self._later[name]
-        call()
-
-    def _cancel_rest(self, name: str) -> None:
-        waiting = self._later.pop(name, None)
-        if waiting is not None:
-            self.root.after_cancel(waiting)
 
 
 def _calling(command: Callable[[], object]) -> Callable[[tk.Event[tk.Misc]], str]:

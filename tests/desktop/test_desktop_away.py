@@ -86,7 +86,7 @@ def test_nothing_freezes_while_a_service_hangs(display: str, own: Services) -> N
             person.types("still here")
             person.presses("ctrl+t")
             # All of it is done while the answers are awaited.
-            assert person.window.typed.get() == "still here"
+            assert person.window.header.typed.get() == "still here"
             assert str(person.window.details.text.cget("background")) == "#1c1c1c"
             assert person.window.busy
             person.waits(lambda: "takes too long" in person.notice() or "away" in person.notice(), "not said")

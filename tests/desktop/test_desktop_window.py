@@ -69,7 +69,7 @@ def test_a_film_is_found_while_its_title_is_typed(person: Person) -> None:
     assert "Director 5" in person.window.details.text.get("1.0", "end")
     person.presses("Escape")
     person.settles()
-    assert person.window.typed.get() == ""
+    assert person.window.header.typed.get() == ""
     assert len(person.titles()) >= 20
 
 
@@ -176,7 +176,7 @@ def test_filters_by_keyboard(person: Person) -> None:
     language = person.window.filters.choice().languages
     assert len(language) == 1
     assert all(card.movie.language == language[0] for card in person.window.films.cards)
-    person.presses("ctrl+BackSpace")
+    person.presses("shift+F4")
     person.settles()
     assert not person.window.filters.choice()
     assert len(person.titles()) >= 20
@@ -213,7 +213,7 @@ def test_similar_films_open_like_any_other(person: Person) -> None:
 def test_tab_reaches_everything_and_f6_goes_from_part_to_part(person: Person) -> None:
     person.presses("Down")
     person.settles()
-    person.window.search.focus_set()
+    person.window.header.search.focus_set()
     reached: list[tk.Misc | None] = []
     for _ in range(40):
         person.presses("Tab")
@@ -221,7 +221,7 @@ def test_tab_reaches_everything_and_f6_goes_from_part_to_part(person: Person) ->
     window = person.window
     wanted: list[tk.Misc] = [
         window.films.tree,
-        window.search,
+        window.header.search,
         window.filters.genres,
         window.filters.year_min,
         window.filters.year_max,
@@ -229,17 +229,16 @@ def test_tab_reaches_everything_and_f6_goes_from_part_to_part(person: Person) ->
         window.filters.clear,
         *window.details.parts,
     ]
-    buttons = next(child for child in window.search.master.winfo_children() if isinstance(child, ttk.Frame))
-    wanted += buttons.winfo_children()
+    wanted += window.header.buttons.winfo_children()
     # What can be neither pressed nor read just now is passed over.
     missed = [str(widget) for widget in wanted if widget not in reached and widget is not window.details.take_back]
     assert missed == []
-    window.search.focus_set()
+    window.header.search.focus_set()
     parts = []
     for _ in range(4):
         person.presses("F6")
         parts.append(person.root.focus_get())
-    assert parts == [window.filters.genres, window.films.tree, window.details.like, window.search]
+    assert parts == [window.filters.genres, window.films.tree, window.details.like, window.header.search]
     person.presses("shift+F6")
     assert person.root.focus_get() == window.details.like
 
@@ -287,6 +286,28 @@ def test_a_narrow_window_shows_one_part_at_a_time(person: Person) -> None:
     person.waits(lambda: shown() == (True, True, True), "not all again")
 
 
+def test_what_is_said_in_a_narrow_window_leaves_its_film_in_front(person: Person) -> None:
+    person.looks_at(420, 700)
+    person.types("harbor")
+    person.waits(lambda: "Films called “harbor”" in person.window.films.sections(), "nothing found")
+    person.presses("Down", "Return", "l")
+    person.waits(lambda: "Noted: you like" in person.notice(), "not noted")
+    person.settles()
+    assert person.window.details.winfo_ismapped()
+    person.presses("Escape")
+    person.settles()
+    assert person.window.films.winfo_ismapped()
+    assert "Films called “harbor”" in person.window.films.sections()
+
+
+def test_titles_that_come_late_do_not_take_another_views_place(person: Person) -> None:
+    person.types("harbor")
+    person.presses("ctrl+2")
+    person.settles()
+    assert person.window.films.sections() == ["You have not said anything yet"]
+    assert person.window.header.typed.get() == ""
+
+
 def test_light_and_dark_by_key(person: Person) -> None:
     light = str(person.window.details.text.cget("background"))
     person.presses("ctrl+t")
@@ -298,7 +319,7 @@ def test_light_and_dark_by_key(person: Person) -> None:
 
 @pytest.mark.parametrize("title", ODD)
 def test_odd_titles_are_shown_and_can_be_liked(person: Person, history: Recommender, user: str, title: str) -> None:
-    person.window.typed.set(title)
+    person.window.header.typed.set(title)
     person.waits(lambda: title in person.titles(), "not found")
     person.settles()
     card = next(card for card in person.window.films.cards if card.movie.title == title)
@@ -312,7 +333,7 @@ def test_odd_titles_are_shown_and_can_be_liked(person: Person, history: Recommen
 
 def test_anything_may_be_typed(person: Person) -> None:
     for text in ("😀", "{$[exec x]}", '"*" NEAR( AND', "שלום", "\\", "x" * 2000):
-        person.window.typed.set(text)
+        person.window.header.typed.set(text)
         person.settles()
     person.presses("Escape")
     person.settles()
