@@ -32,7 +32,8 @@ class Service(enum.StrEnum):
     RETRIEVER = "retriever"
 
 
-@dataclass(frozen=True, slots=True)
+# Equal to itself alone: it is looked up with every call, and a hash of three fields would cost more than the look-up.
+@dataclass(frozen=True, slots=True, eq=False)
 class Rpc(Generic[Q, A]):
     """Is one unary rpc: where it is served, the generated stub that has it, and its name there."""
 

@@ -29,8 +29,8 @@ class Throttle:
     def __init__(self, clock: Callable[[], float] = monotonic, draw: Callable[[], float] = random.random) -> None:
         self._clock, self._draw = clock, draw
         self._lock = Lock()
-        # (slot, requests, accepts), oldest first; and their sums.
-        self._slots: deque[tuple[int, int, int]] = deque()
+        # [slot, requests, accepts], oldest first; and their sums.
+        self._slots: deque[list[int]] = deque()
         self._requests = self._accepts = 0
 
     def admits(self) -> bool:
@@ -63,10 +63,12 @@ class Throttle:
         slot = int(self._clock() / _SLOT_S)
         if not self._slots or self._slots[-1][0] != slot:
             self._forget_old()
-            self._slots.append((slot, 0, 0))
-        _, requests, accepted = self._slots.pop()
-        self._slots.append((slot, requests + 1, accepted + accepts))
-        self._requests, self._accepts = self._requests + 1, self._accepts + accepts
+            self._slots.append([slot, 0, 0])
+        newest = self._slots[-1]
+        newest[1] += 1
+        newest[2] += accepts
+        self._requests += 1
+        self._accepts += accepts
 
     def _forget_old(self) -> None:
         oldest = int((self._clock() - _WINDOW_S) / _SLOT_S)
