@@ -11,6 +11,7 @@ import grpc.aio
 
 from marquee.errors import ConfigError, PermissionDenied, Unauthenticated
 from services.common.callers import Caller, Callers, parse_callers
+from services.common.interceptors import metadata_of_call
 from services.common.policy import role_for
 from services.common.settings import CommonSettings
 from services.common.watched import Watched
@@ -65,7 +66,7 @@ def _describe(callers: Callers) -> str:
 
 
 def _by_key(callers: Callers, context: Context) -> Caller:
-    told = next((value for name, value in context.invocation_metadata() or () if name == _HEADER), "")
+    told = next((value for name, value in metadata_of_call() if name == _HEADER), "")
     scheme, _, key = str(told).partition(" ")
     if scheme.lower() != "bearer" or not key:
         raise Unauthenticated("the call has no key; send it as the metadata `authorization: Bearer KEY`")
