@@ -28,8 +28,8 @@ A = TypeVar("A", bound=Message)
 
 # People a page of ExportEvents.
 _PAGE = 1000
-# A service that is busy is left alone for so long at least.
-_WAIT_S = 0.1
+# A service that is busy is left alone for so long at least, and for so long where it does not say.
+_LEAST_WAIT_S, _WAIT_S = 0.1, 1.0
 
 
 class Remote:
@@ -121,9 +121,10 @@ class Remote:
                 return method(request, timeout=max(0.0, left_s), metadata=self._settings.metadata)
             except grpc.RpcError as error:
                 refused = translate(error, peer)
-                if not isinstance(refused, Overloaded) or refused.retry_after_s is None or left_s <= _WAIT_S:
+                if not isinstance(refused, Overloaded) or left_s <= _LEAST_WAIT_S:
                     raise refused from error
-                time.sleep(min(max(refused.retry_after_s, _WAIT_S), left_s))
+                wait_s = _WAIT_S if refused.retry_after_s is None else refused.retry_after_s
+                time.sleep(min(max(wait_s, _LEAST_WAIT_S), left_s))
 
 
 def _has(state: types_pb2.ReplicaState, bundle_id: str) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from clients.batch import remote
 from clients.batch.arguments import PEOPLE_PER_CALL
 from clients.batch.lists import Wanted
 from clients.batch.remote import Remote
@@ -18,10 +19,12 @@ from clients.cli.connection import Connection
 from marquee.bundle.format import MOVIE_IDS
 from marquee.errors import RegistryError
 from marquee.v1 import types_pb2
-from tests.batch.conftest import Served, World
+from services.user_encoder.stores.sqlite import SqliteStore
+from tests.batch.conftest import PEOPLE, Served, World
 from tests.batch.rigs import AS_OF, batch, read_lists, start_batch, write_ratings
 from tests.bundles import make_bundle
-from tests.rigs import DEADLINE_S, publish
+from tests.encoder_rigs import encoder_on
+from tests.rigs import DEADLINE_S, publish, retriever
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -200,24 +203,49 @@ def test_of_a_registry_a_run_goes_on_with_the_bundle_that_it_was_begun_with(
 
 async def test_services_that_have_another_bundle_half_way_are_refused(served: Served, tmp_path: Path) -> None:
     encoder, retriever = (address.partition("=")[2] for address in served.addresses)
-    remote = Remote(Connection(encoder, retriever, DEADLINE_S, "", None), calls=2)
+    scoring = Remote(Connection(encoder, retriever, DEADLINE_S, "", None), calls=2)
     wanted = Wanted(5, types_pb2.MovieFilter(), True, 0)
     try:
-        origin = await asyncio.to_thread(remote.origin, "")
-        people = await asyncio.to_thread(remote.people)
-        made = await asyncio.to_thread(remote.recommend, people, wanted, origin, lambda _: None)
+        origin = await asyncio.to_thread(scoring.origin, "")
+        people = await asyncio.to_thread(scoring.people)
+        made = await asyncio.to_thread(scoring.recommend, people, wanted, origin, lambda _: None)
         assert len(made.user_ids) == len(people)
         # A revision of the same space takes the bundle's place, in the retriever first.
         publish(served.world.registry, make_bundle(tmp_path / "revision", movies=60, dropped=3), activate=False)
         await served.retriever.spaces.poll()
         with pytest.raises(RegistryError, match=r"the retriever answers from bundle .* not mixed"):
-            await asyncio.to_thread(remote.recommend, people, wanted, origin, lambda _: None)
+            await asyncio.to_thread(scoring.recommend, people, wanted, origin, lambda _: None)
         with pytest.raises(RegistryError, match="is not loaded by both services"):
-            await asyncio.to_thread(remote.origin, origin.bundle_id)
+            await asyncio.to_thread(scoring.origin, origin.bundle_id)
     finally:
-        remote.close()
+        scoring.close()
 
 
 def test_a_call_of_people_with_all_that_they_may_have_seen_fits_into_a_message() -> None:
     seen_bytes = 8 * 10_000
     assert PEOPLE_PER_CALL * seen_bytes < 32 << 20
+
+
+async def test_a_service_that_has_too_many_calls_is_waited_for(
+    world: World, store: Path, tmp_path: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(remote, "PEOPLE_PER_CALL", 2)
+    sleep = time.sleep
+
+    def short_sleep(seconds: float) -> None:
+        waits.append(seconds)
+        sleep(min(seconds, 0.02))
+
+    monkeypatch.setattr(time, "sleep", short_sleep)
+    opened = SqliteStore(store, write_timeout_s=0.05)
+    async with (
+        encoder_on(opened, world.registry, batch_calls=1, waiting_calls=2) as users,
+        retriever(world.registry) as movies,
+    ):
+        addresses = (f"--encoder=127.0.0.1:{users.port}", f"--retriever=127.0.0.1:{movies.life.port}")
+        out = tmp_path / "out"
+        ended = await asyncio.to_thread(batch, capsys, f"--out={out}", *addresses, "--calls=24", f"--as-of={AS_OF}")
+    assert ended.code == 0, ended.said
+    assert waits, "nobody had to wait"
+    assert read_lists(out)["user_id"].nunique() == PEOPLE

@@ -5,9 +5,11 @@ from __future__ import annotations
 import tkinter as tk
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from tkinter import ttk
 
 import pytest
+from PIL import Image, ImageStat
 
 from clients.desktop.films import Section
 from clients.presenter import Opinion, Verdict
@@ -372,3 +374,21 @@ def test_a_list_keeps_what_is_selected(person: Person) -> None:
     person.window.films.select(cards[3].movie.movie_id)
     person.window.films.show([Section("Other", cards[::-1])])
     assert person.window.films.selected == cards[3]
+
+
+@pytest.mark.parametrize("width", [420, 1180])
+def test_pictures_of_both_themes(person: Person, tmp_path: Path, width: int) -> None:
+    person.looks_at(width, 760)
+    person.settles()
+    brightness = []
+    for theme in ("light", "dark"):
+        picture = tmp_path / f"{theme}.png"
+        person.photographs(picture)
+        with Image.open(picture) as image:
+            assert image.size == (width, 760)
+            # Tiles, texts and frames: not one colour.
+            assert len(image.convert("RGB").getcolors(1 << 24) or ()) > 100
+            brightness.append(ImageStat.Stat(image.convert("L")).mean[0])
+        person.presses("ctrl+t")
+    assert brightness[0] > 200
+    assert brightness[1] < 80
