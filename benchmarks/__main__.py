@@ -14,6 +14,7 @@ from benchmarks import (
     batch,
     demo,
     encoding,
+    interceptors,
     latency,
     loadtester,
     passes,
@@ -45,9 +46,9 @@ PARTS = (
     "web",
     "demo",
 )
-ON_REQUEST = ("preparing-20m", passes.GIVEN, passes.ONE_MILLION, "retrieval", "loadtester")
-_ALONE = frozenset(("demo", "searching", "preparing", "stores", "titles", *ON_REQUEST))
-_SERVED = ("startup", "latency", "encoding", "web")
+ON_REQUEST = ("preparing-20m", passes.GIVEN, passes.ONE_MILLION, "retrieval", "loadtester", "interceptors", "overload")
+_ALONE = frozenset(("demo", "searching", "preparing", "stores", "titles", *ON_REQUEST)) - {"overload"}
+_SERVED = ("startup", "latency", "encoding", "web", "overload")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -135,6 +136,10 @@ def _measure(work: Work, parts: frozenset[str], rows: list[Row]) -> None:
         rows += retrieval.measure(work)
     if "loadtester" in parts:
         rows += loadtester.measure(work)
+    if "interceptors" in parts:
+        rows += interceptors.measure(work)
+    if "overload" in parts:
+        rows += overload.measure(work)
     if "web" in parts:
         rows += web.measure(work)
     if "demo" in parts:
