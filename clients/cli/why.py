@@ -18,6 +18,7 @@ from marquee.client import (
     Filters,
     Movie,
     MovieUnknown,
+    PermissionDenied,
     Recommendations,
     Recommender,
     UserUnknown,
@@ -35,17 +36,18 @@ _ROUNDING = 1e-6
 class Why:
     """Is all that decides whether a person is shown a movie.
 
-    `seen`: their events on it. `known`: the model knows it. `blocked`: the services' block list has it. `dropped_by`:
-    the filters that it does not pass. `score`: the cosine, None where the movie cannot be found at all. `rank`: its
-    place among what may be shown, and for a movie that they have seen among seen ones as well; None beyond 1,000.
-    `among`: how many those are. `contributions`: what the person's events do for it, what speaks most for it
-    first.
+    `seen`: it is among what they have seen; `events`: theirs on it, for who may read their history. `known`: the model
+    knows it. `blocked`: the services' block list has it. `dropped_by`: the filters that it does not pass. `score`: the
+    cosine, None where the movie cannot be found at all. `rank`: its place among what may be shown, and for a movie that
+    they have seen among seen ones as well; None beyond 1,000. `among`: how many those are. `contributions`: what the
+    person's events do for it, what speaks most for it first.
     """
 
     user: str
     movie: Movie
     verdict: str
-    seen: tuple[Event, ...]
+    seen: bool
+    events: tuple[Event, ...]
     known: bool
     blocked: bool
     dropped_by: tuple[str, ...]
@@ -78,7 +80,8 @@ def _film(marquee: Recommender, text: str) -> Movie:
 
 def _text(found: Why, names: Mapping[int, Movie]) -> str:
     told = [
-        ("seen", ", ".join(f"{output.did(event)} on {output.when(event)}" for event in found.seen) or "no"),
+        ("seen", "yes" if found.seen else "no"),
+        ("did", ", ".join(f"{output.did(event)} on {output.when(event)}" for event in found.events)),
         ("known to the model", "yes" if found.known else "no"),
         ("blocked", "yes" if found.blocked else "no"),
         ("filtered out by", ", ".join(found.dropped_by) or "nothing"),
@@ -94,8 +97,9 @@ def _text(found: Why, names: Mapping[int, Movie]) -> str:
 
 def look(marquee: Recommender, user: str, film: Movie, k: int, filters: Filters) -> Why:
     """Finds out whether a movie is seen, blocked or filtered, where it stands, and what speaks for it."""
-    seen = tuple(event for event in _history(marquee, user) if event.movie_id == film.movie_id)
     alone = _alone(marquee, user, film, {})
+    events = tuple(event for event in _history(marquee, user) if event.movie_id == film.movie_id)
+    seen = bool(events) or (bool(alone) and not _alone(marquee, user, film, {}, exclude_seen=True))
     known = bool(alone) or _is_known(marquee, film)
     score = alone.items[0].score if alone else None
     ranked = _at_least(marquee, user, score, filters, exclude_seen=not seen)
@@ -104,8 +108,9 @@ def look(marquee: Recommender, user: str, film: Movie, k: int, filters: Filters)
     return Why(
         user=user,
         movie=film,
-        verdict=_verdict(bool(seen), known, bool(alone), dropped_by, rank, k),
+        verdict=_verdict(seen, known, bool(alone), dropped_by, rank, k),
         seen=seen,
+        events=events,
         known=known,
         blocked=known and not alone,
         dropped_by=dropped_by,
@@ -136,14 +141,16 @@ def _verdict(seen: bool, known: bool, found: bool, dropped_by: Sequence[str], ra
 def _history(marquee: Recommender, user: str) -> Sequence[Event]:
     try:
         return list(marquee.history(user))
-    except UserUnknown:
+    except (UserUnknown, PermissionDenied):
         return ()
 
 
-def _alone(marquee: Recommender, user: str, film: Movie, filters: Filters) -> Recommendations:
-    """Asks for this movie and no other, seen or not."""
+def _alone(
+    marquee: Recommender, user: str, film: Movie, filters: Filters, *, exclude_seen: bool = False
+) -> Recommendations:
+    """Asks for this movie and no other."""
     only: Filters = {**filters, "only": [film.movie_id]}
-    return marquee.recommend(user, k=1, exclude_seen=False, fallback=False, **only)
+    return marquee.recommend(user, k=1, exclude_seen=exclude_seen, fallback=False, **only)
 
 
 def _at_least(

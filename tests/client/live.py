@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -23,13 +23,18 @@ class Live(NamedTuple):
 
 
 @contextmanager
-def live_services(folder: Path, *arguments: str) -> Iterator[Live]:
-    """Starts the services, the retriever with these arguments as well; 60 movies, ids from 1 in steps of three."""
+def live_services(folder: Path, *retrievers: str, everywhere: Sequence[str] = ()) -> Iterator[Live]:
+    """Starts two encoders and a retriever; 60 movies, ids from 1 in steps of three.
+
+    `retrievers` are arguments of the retriever, `everywhere` those of all.
+    """
     bundle = make_bundle(folder / "bundle", movies=60)
     registry = publish(folder / "registry", bundle).root
-    store = f"--store={folder / 'features.sqlite'}"
+    encoders = (f"--store={folder / 'features.sqlite'}", *everywhere)
     with ExitStack() as stack:
-        encoders = [stack.enter_context(service_process("user_encoder", folder, registry, store)) for _ in range(2)]
-        retriever = stack.enter_context(service_process("retriever", folder, registry, *arguments))
-        addresses = (f"127.0.0.1:{process.port}" for process in (*encoders, retriever))
-        yield Live(bundle, registry, *addresses)
+        started = [
+            stack.enter_context(service_process("user_encoder", folder, registry, *encoders)),
+            stack.enter_context(service_process("user_encoder", folder, registry, *encoders)),
+            stack.enter_context(service_process("retriever", folder, registry, *retrievers, *everywhere)),
+        ]
+        yield Live(bundle, registry, *(f"127.0.0.1:{process.port}" for process in started))

@@ -171,7 +171,7 @@ class TestWhy:
     def test_a_film_that_was_seen(self, live: Live) -> None:
         told = self.why(live, ADA, "7")
         assert told["verdict"] == "not shown: they have seen it"
-        assert [(event["movie_id"], event["kind"]) for event in told["seen"]] == [(7, "liked")]
+        assert [(event["movie_id"], event["kind"]) for event in told["events"]] == [(7, "liked")]
         assert told["rank"] is not None
 
     def test_a_film_that_is_blocked(self, live: Live) -> None:
@@ -199,7 +199,7 @@ class TestWhy:
 
     def test_a_person_whom_nobody_knows(self, live: Live) -> None:
         told = self.why(live, "nobody", "7")
-        assert (told["seen"], told["contributions"], told["source"]) == ([], [], "cold_start")
+        assert (told["seen"], told["contributions"], told["source"]) == (False, [], "cold_start")
 
     def test_for_people_to_read(self, live: Live) -> None:
         done = run(live, "why", ADA, "13")
