@@ -17,6 +17,7 @@ from benchmarks import (
     interceptors,
     latency,
     loadtester,
+    overload,
     passes,
     preparing,
     retrieval,
