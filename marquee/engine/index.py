@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from marquee.bundle.format import INDEX, ITEM_VECTORS, MOVIE_IDS, Bundle
 from marquee.bundle.probes import TOP, read_probes
-from marquee.engine.engines import Allowed, Engine, Flat, Nowhere, nearest_of, open_engine
+from marquee.engine.engines import HALF_NOISE, Allowed, Engine, Flat, Nowhere, nearest_of, open_engine
 from marquee.engine.engines import Mask as Mask
 from marquee.engine.kinds import EXACT, HNSW, IVF, IVF_FP16, IVF_SQ8, read_spec
 from marquee.errors import BundleError
@@ -159,7 +159,9 @@ class Index:
         if self._path(matching, quality) != self.kind:
             return self._settle(query_D, k, matching, scan)
         propose = partial(self._engine.propose, query_D, allowed=allowed, fast=quality is Quality.FAST)
-        hits = self._settle(query_D, k, matching, propose)
+        # An outsider may be better than it looked, and the last candidate worse.
+        noise = 2 * HALF_NOISE if isinstance(self._engine, Flat) else 0.0
+        hits = self._settle(query_D, k, matching, propose, noise)
         return hits if len(hits.movie_ids) == min(k, matching) else self._settle(query_D, k, matching, scan)
 
     def search_many(self, queries_QD: Floats, ks: Sequence[int], allowed: Sequence[Mask | None]) -> list[Hits]:
@@ -206,26 +208,29 @@ class Index:
             return _nearest(query_D, self._vectors_ND, wanted)
         return nearest_of(query_D, self._vectors_ND, allowed.rows(), wanted)
 
-    def _settle(self, query_D: Floats, k: int, matching: int, propose: Proposer) -> Hits:
-        """Asks for candidates until ids have decided between all that lie at the end of the list, within rounding."""
-        wanted = min(k + _SLACK, matching)
+    def _settle(self, query_D: Floats, k: int, matching: int, propose: Proposer, noise: float = 0.0) -> Hits:
+        """Asks for candidates until ids have decided between all that lie at the end of the list, within rounding.
+
+        `noise` is how far what was not proposed may lie above the last that was, beside rounding.
+        """
+        wanted = min(k + _SLACK + k // _SLACK, matching)
         while True:
             rows = propose(wanted)
-            hits, settled = self._rescore(query_D, rows, k)
-            if settled or wanted == matching or len(rows) < wanted:
+            hits, below = self._rescore(query_D, rows, k)
+            if below > noise + ROUNDING or wanted == matching or len(rows) < wanted:
                 return hits
             wanted = min(8 * wanted, matching)
 
-    def _rescore(self, query_D: Floats, rows: Int64s, k: int) -> tuple[Hits, bool]:
-        """Orders candidates by rounded score and id; also says whether no movie outside them can belong in between."""
+    def _rescore(self, query_D: Floats, rows: Int64s, k: int) -> tuple[Hits, float]:
+        """Orders candidates by rounded score and id; also says how far the last one lies below the last of the list."""
         vectors_nD = self._vectors_ND.take(rows, axis=0)
         # A row's sum is the same whatever rows are beside it; a matrix product's is not.
         scores = _rounded(np.einsum("nd,d->n", vectors_nD, query_D))
         ids = self.movie_ids.take(rows)
         order = np.lexsort((ids, -scores))
         best = order[:k]
-        settled = len(order) > k and bool(scores[order[-1]] + ROUNDING < scores[best[-1]])
-        return Hits(ids[best], scores[best]), settled
+        below = float(scores[best[-1]] - scores[order[-1]]) if len(order) else 0.0
+        return Hits(ids[best], scores[best]), below
 
     def probe(self, bundle: Bundle) -> None:
         """Replays the bundle's probes: each recorded vector must find its recorded movies, but for ties.

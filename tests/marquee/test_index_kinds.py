@@ -21,6 +21,7 @@ from tests.index_worlds import (
     DECADES,
     DIMENSION,
     MOVIES,
+    ROUNDING,
     SPECS,
     Case,
     World,
@@ -96,6 +97,23 @@ def test_ties_at_the_end_of_a_list_go_by_id_in_a_batch_too(tmp_path: Path) -> No
     index = Index(draft_of(tmp_path, ids, np.tile(vector_D, (2000, 1))))
     found = index.search_many(np.tile(vector_D, (3, 1)), [5, 100, 2000], [None, None, None])
     assert [hits.movie_ids.tolist() for hits in found] == [list(range(1, k + 1)) for k in (5, 100, 2000)]
+
+
+def test_what_half_precision_cannot_tell_apart_an_exact_index_does(tmp_path: Path) -> None:
+    """Three thousand movies whose cosines lie within the error of half precision."""
+    rng = np.random.default_rng(6)
+    query_D = unit(rng.standard_normal(DIMENSION))
+    drawn_ND = rng.standard_normal((3000, DIMENSION))
+    across_ND = unit(drawn_ND - np.outer(drawn_ND @ query_D, query_D))
+    cosines_N = rng.uniform(0.5, 0.5003, (3000, 1))
+    vectors_ND = unit(cosines_N * query_D + np.sqrt(1 - cosines_N**2) * across_ND)
+    index = Index(draft_of(tmp_path, np.arange(1, 3001), vectors_ND))
+    truth = np.sort(np.round(vectors_ND.astype(np.float64) @ query_D, 6))[::-1]
+    for k in (1, 10, 100, 1000):
+        hits = index.search(query_D, k)
+        np.testing.assert_allclose(hits.scores, truth[:k], atol=ROUNDING)
+        (many, _) = index.search_many(np.stack([query_D, query_D]), [k, k], [None, None])
+        assert many.movie_ids.tolist() == hits.movie_ids.tolist()
 
 
 @pytest.mark.parametrize("kind", KINDS)
