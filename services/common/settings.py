@@ -127,13 +127,13 @@ class CommonSettings:
         low=1,
     )
     waiting_calls: int = setting(
-        128,
+        64,
         "calls of one method that may wait to begin, and of one class that may wait for a place; more are turned away, "
         "and above half of it some",
         low=2,
         high=100_000,
     )
-    max_streams: int = setting(64, "calls at a time on one connection; more wait in the client", low=1, high=1_000_000)
+    max_streams: int = setting(32, "calls at a time on one connection; more wait in the client", low=1, high=1_000_000)
     connection_age_s: float = setting(
         300.0,
         "seconds after which a connection is ended, give or take 10 %, so that clients find new replicas",
