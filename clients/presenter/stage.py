@@ -53,4 +53,5 @@ async def _cancel_others() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
-    await asyncio.wait(others, timeout=_STOP_S) if others else None
+    if others:
+        await asyncio.wait(others, timeout=_STOP_S)

@@ -21,9 +21,20 @@ if (told.textContent) quiet = setTimeout(() => told.classList.add("idle"), QUIET
 const AWAY = "The page cannot be reached right now. Try again in a moment.";
 const TOO_MUCH = "That was too much at once. Wait a second, and go on.";
 
+// What a person is told in a sentence; any other error is a mistake of this script, and goes to the console.
+class Trouble extends Error {}
+
+function tell(error) {
+  if (!(error instanceof Trouble)) throw error;
+  say(error.message);
+}
+
 async function ask(path, options = {}) {
-  const answer = await fetch(path, { ...options, headers: { "X-Requested-With": "marquee" }, credentials: "same-origin" });
-  if (answer.status === 429) throw new Error(TOO_MUCH);
+  const sent = { ...options, headers: { "X-Requested-With": "marquee" }, credentials: "same-origin" };
+  const answer = await fetch(path, sent).catch((error) => {
+    throw error.name === "AbortError" ? error : new Trouble(AWAY);
+  });
+  if (answer.status === 429) throw new Trouble(TOO_MUCH);
   return answer;
 }
 
@@ -76,6 +87,7 @@ async function reload() {
     if (answer.ok) show(await answer.text());
     if (was === "false" && home.querySelector("form").dataset.whole === "true") say("Everything is back.");
   } catch (error) {
+    if (!(error instanceof Trouble)) throw error;
     if (turn === asked) waiting = setTimeout(reload, LOOK_AGAIN_MS);
   }
 }
@@ -88,12 +100,12 @@ async function filter() {
   try {
     const answer = await ask("/parts/home" + location.search);
     if (turn !== asked) return;
-    if (!answer.ok) throw new Error(AWAY);
+    if (!answer.ok) throw new Trouble(AWAY);
     show(await answer.text());
     const count = home.querySelectorAll("[data-list] > li").length;
     say(count === 1 ? "1 film." : `${count} films.`);
   } catch (error) {
-    say(error instanceof TypeError ? AWAY : error.message);
+    tell(error);
   }
 }
 
@@ -106,6 +118,8 @@ lookAgain();
 // Opinions: one question at a time for each film; of what is clicked meanwhile, the last is asked next.
 
 const busy = new Map();
+// An answer was dropped that may know of an opinion which the list on the screen does not.
+let stale = false;
 
 // `formAction` of a button without the attribute is the page's address, not the form's.
 function goal(button) {
@@ -135,23 +149,32 @@ async function state(path, body) {
   const turn = ++asked;
   try {
     const answer = await ask(path, { method: "POST", body });
-    if (!answer.headers.get("Content-Type")?.startsWith("application/json")) throw new Error(AWAY);
+    if (!answer.headers.get("Content-Type")?.startsWith("application/json")) throw new Trouble(AWAY);
     await shown(await answer.json(), turn);
   } catch (error) {
-    say(error instanceof TypeError ? AWAY : error.message);
+    tell(error);
   } finally {
-    const next = busy.get(path);
-    busy.delete(path);
-    mark(path, false);
-    if (next) state(path, next);
+    settle(path);
   }
 }
 
 async function shown(answer, turn) {
   say(answer.told);
   if (!answer.done) return;
-  if (answer.html && turn === asked) show(answer.html);
   if (!home) await renew();
+  else if (turn === asked) show(answer.html);
+  else stale = true;
+}
+
+function settle(path) {
+  const next = busy.get(path);
+  busy.delete(path);
+  mark(path, false);
+  if (next) state(path, next);
+  if (stale && !busy.size) {
+    stale = false;
+    reload();
+  }
 }
 
 function mark(path, on) {
@@ -162,7 +185,9 @@ function mark(path, on) {
 
 // Any other page is asked for again, and what it shows is put in place.
 async function renew() {
-  const answer = await ask(location.href).catch(() => null);
+  const answer = await ask(location.href).catch((error) => {
+    if (!(error instanceof Trouble)) throw error;
+  });
   if (!answer?.ok) return lookAgain();
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const value = document.activeElement?.value;
@@ -199,24 +224,34 @@ async function find() {
   try {
     const answer = await ask("/parts/search?q=" + encodeURIComponent(box.value.slice(0, 200)), { signal });
     const html = await answer.text();
-    if (signal.aborted || !answer.ok) return;
-    found.innerHTML = html;
-    found.hidden = false;
-    box.setAttribute("aria-expanded", "true");
-    box.removeAttribute("aria-activedescendant");
+    if (answer.ok) list(html);
   } catch (error) {
-    if (error.name !== "AbortError") say(error instanceof TypeError ? AWAY : error.message);
+    if (error.name !== "AbortError") tell(error);
   }
 }
 
-function choose(step) {
+// A film that was chosen stays so where the next letter leaves it in the list.
+function list(html) {
+  const chosen = found.querySelector('[aria-selected="true"] a')?.getAttribute("href");
+  found.innerHTML = html;
+  found.hidden = false;
+  box.setAttribute("aria-expanded", "true");
+  select(chosen ? found.querySelector(`a[href="${CSS.escape(chosen)}"]`)?.parentElement : null);
+}
+
+function select(option) {
+  for (const one of found.querySelectorAll('[role="option"]')) one.setAttribute("aria-selected", one === option);
+  if (!option) return box.removeAttribute("aria-activedescendant");
+  box.setAttribute("aria-activedescendant", option.id);
+  option.scrollIntoView({ block: "nearest" });
+}
+
+function step(by) {
   const options = [...found.querySelectorAll('[role="option"]')];
   if (found.hidden || !options.length) return;
   const at = options.findIndex((one) => one.getAttribute("aria-selected") === "true");
-  const next = options[(at + step + options.length + (at < 0 && step < 0 ? 1 : 0)) % options.length];
-  options.forEach((one) => one.setAttribute("aria-selected", one === next));
-  box.setAttribute("aria-activedescendant", next.id);
-  next.scrollIntoView({ block: "nearest" });
+  const from = at < 0 && by < 0 ? 0 : at;
+  select(options[(from + by + options.length) % options.length]);
 }
 
 box.addEventListener("input", () => {
@@ -226,7 +261,7 @@ box.addEventListener("input", () => {
 box.addEventListener("keydown", (event) => {
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     event.preventDefault();
-    choose(event.key === "ArrowDown" ? 1 : -1);
+    step(event.key === "ArrowDown" ? 1 : -1);
   } else if (event.key === "Escape") {
     closeFound();
   } else if (event.key === "Enter") {
@@ -249,7 +284,7 @@ if (operator) {
       const answer = await ask("/parts/operator");
       if (answer.ok) operator.innerHTML = await answer.text();
     } catch (error) {
-      if (!(error instanceof TypeError)) throw error;
+      tell(error);
     }
   }, 2000);
 }
