@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -83,6 +84,7 @@ class Life:
         self.telemetry = Telemetry(name)
         guard = self._auth.guard if self._auth is not None else None
         self._chain = Chain(self._stages(guard), guard)
+        self._grace_s = settings.grace_s
         self._serving = False
         self._stop = asyncio.Event()
         self.health = Health(services)
@@ -200,18 +202,19 @@ class Life:
 
         What has reached the core and not begun when the server stops is CANCELLED, and some callers are slow to notice.
         """
-        quiet_s = min(self._settings.drain_s, _QUIET_S)
+        quiet_s, began = min(self._settings.drain_s, _QUIET_S), time.monotonic()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.grace_s / 2):
                 begun = -1
                 while begun != self._chain.begun:
                     begun = self._chain.begun
                     await asyncio.sleep(quiet_s)
+        self._grace_s -= time.monotonic() - began
 
     async def _end_calls(self) -> None:
         self.health.set_serving(False)
         self.health.close()
-        await self.server.stop(self._settings.grace_s / 2 if self._serving else None)
+        await self.server.stop(max(0.0, self._grace_s) if self._serving else None)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
