@@ -18,7 +18,8 @@ from marquee.errors import MarqueeError
 
 _READY_S = 30.0
 _LEAD_S = 0.2
-_STOP_S = 1.0
+# Together less than the two seconds in which Ctrl-C has ended everything.
+_STOP_S, _END_S = 0.8, 0.4
 _POLL_S = 0.1
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
@@ -89,7 +90,7 @@ class Crew:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self._tell(End())
-        deadline = time.monotonic() + _STOP_S
+        deadline = time.monotonic() + _END_S
         for process in self._processes:
             process.join(max(0.0, deadline - time.monotonic()))
             # Does nothing to one that has ended.

@@ -102,4 +102,5 @@ def summed_up(objective: Condition, attempts: Sequence[Attempt]) -> Saturation:
 def _next(low: float, high: float) -> float:
     if math.isinf(high):
         return low * 2
-    return math.sqrt(low * high) if low else high / 2
+    # Four digits are nearer than any precision that may be asked for, and can be read.
+    return float(f"{math.sqrt(low * high):.4g}") if low else high / 2
