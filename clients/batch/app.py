@@ -19,7 +19,7 @@ from clients.batch import folder as runs
 from clients.batch.arguments import parser
 from clients.batch.folder import RunFolder
 from clients.batch.lists import Recommending, Wanted
-from clients.batch.texts import read_movie_ids, read_user_ids
+from clients.batch.texts import fingerprint, read_movie_ids, read_user_ids
 from clients.cli.arguments import filters_of
 from clients.cli.connection import Connection
 from marquee.client.requests import get_facets
@@ -91,7 +91,7 @@ def _asked(options: argparse.Namespace, recommending: Recommending) -> dict[str,
     """Says what must be the same when a run is gone on with."""
     return {
         "source": recommending.source(),
-        "users": str(options.users or ""),
+        "users": fingerprint(read_user_ids(options.users)) if options.users else "everybody",
         "people_per_part": options.people_per_part,
         "k": options.k,
         "exclude_seen": not options.include_seen,

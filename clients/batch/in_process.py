@@ -107,8 +107,8 @@ class Model:
         having = np.flatnonzero(histories.sizes_B).tolist()
         encoded = self.encoder.prepare_many(histories, np.full(len(people), wanted.as_of_ms))
         vectors_BD = self.encoder.run(encoded.tower)[having]
-        seen = seen_many(histories) if wanted.exclude_seen else []
-        hits = list(self._search(vectors_BD, [seen[at] for at in having] if seen else None, wanted))
+        seen = seen_many(histories) if wanted.exclude_seen else None
+        hits = list(self._search(vectors_BD, seen and [seen[at] for at in having], wanted))
         return Lists(
             [people[at].user_id for at in having],
             np.array([len(one.movie_ids) for one in hits], np.int64),

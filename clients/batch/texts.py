@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from marquee.errors import DataError
@@ -16,6 +17,11 @@ def read_user_ids(path: Path) -> list[str]:
     if not ids:
         raise DataError(f"{path}: has no user ids; give a text file with one id a line")
     return ids
+
+
+def fingerprint(ids: Sequence[str]) -> str:
+    """Hashes ids in their order."""
+    return hashlib.blake2b("\n".join(ids).encode(), digest_size=16).hexdigest()
 
 
 def read_movie_ids(path: Path) -> list[int]:

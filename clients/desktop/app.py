@@ -22,7 +22,7 @@ _TK = (
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the desktop client; returns the exit code: 0 closed, 1 no window can be opened, 2 wrong arguments."""
-    top = _parser(os.environ)
+    top = make_parser(os.environ)
     options = top.parse_args(arguments)
     try:
         import tkinter as tk
@@ -62,7 +62,8 @@ def _fail(message: str) -> int:
     return 1
 
 
-def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+def make_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    """Builds the parser; the environment gives the addresses' defaults."""
     top = argparse.ArgumentParser(prog="python -m clients.desktop", description="Opens a window with films for you.")
     top.add_argument("--user", default=_user(), metavar="ID", help="who you are to the services (default: %(default)s)")
     top.add_argument("--theme", choices=("light", "dark"), default="light", help="colours (default: %(default)s)")

@@ -13,11 +13,12 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from clients.batch.events import read_people
 from marquee.bundle.catalog import Catalog
 from marquee.bundle.format import CATALOG, MOVIE_IDS
 from marquee.engine.encoder import Encoder
 from marquee.engine.index import Index
-from marquee.features import RATED, Events, merge, seen_ids, user_hash
+from marquee.features import MAX_EVENTS, RATED, Events, merge, seen_ids, user_hash
 from tests.batch.conftest import PEOPLE, Served, World
 from tests.batch.rigs import AS_OF, batch, read_lists, rows_of
 from tests.rigs import run_service_process
@@ -153,6 +154,14 @@ def test_events_in_any_order_and_retracted_ones_count_as_they_would_in_a_store(
     of = {user_id: set(rows["movie_id"]) for user_id, rows in frame.groupby("user_id")}
     everything = set(world.bundle.array("movie_ids.npy").tolist())
     assert of == {"a": everything - {third}, "b": everything - {first, second}}
+
+
+def test_of_more_events_than_a_store_keeps_the_newest_count(tmp_path: Path) -> None:
+    rows = [f"busy,{movie},4.5,{1_000_000 + movie}" for movie in range(1, MAX_EVENTS + 51)]
+    # Newest first, as no store would have them.
+    (tmp_path / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *rows[::-1]]) + "\n")
+    history = read_people(tmp_path).history(0)
+    assert history.movie_ids.tolist() == list(range(51, MAX_EVENTS + 51))
 
 
 def test_a_file_of_users_says_who_gets_a_list(world: World, tmp_path: Path, capsys: Capsys) -> None:

@@ -175,6 +175,17 @@ def test_events_that_have_changed_are_another_run(many: World, tmp_path: Path, c
     assert "was begun with source 'events " in ended.said
 
 
+def test_other_users_are_another_run(many: World, tmp_path: Path, capsys: Capsys) -> None:
+    users = tmp_path / "users"
+    users.write_text("\n".join(str(number) for number in range(1, 300)))
+    command = in_process(many, tmp_path / "out", "--people-per-part=10", f"--users={users}")
+    kill_at(1, tmp_path / "out.unfinished", *command)
+    users.write_text("1\n2\n")
+    ended = batch(capsys, *command)
+    assert ended.code == 1
+    assert "was begun with users " in ended.said
+
+
 def test_another_bundle_half_way_is_refused(many: World, tmp_path: Path, capsys: Capsys) -> None:
     command = in_process(many, tmp_path / "out", "--people-per-part=10")
     kill_at(1, tmp_path / "out.unfinished", *command)
