@@ -17,6 +17,10 @@ def newest_server() -> int:
 def calls_reached(number: int) -> int:
     """Counts the calls that have reached a server, those among them that the core turned away by itself.
 
-    grpcio-channelz reads the same; takes about 0.3 ms.
+    0 once the server has ended. grpcio-channelz reads the same; takes about 0.3 ms.
     """
-    return int(json.loads(cygrpc.channelz_get_server(number))["server"]["data"]["callsStarted"])
+    try:
+        server = json.loads(cygrpc.channelz_get_server(number))["server"]
+    except ValueError:
+        return 0
+    return int(server["data"]["callsStarted"])
