@@ -5,6 +5,7 @@ from __future__ import annotations
 from clients.batch.arguments import parser
 
 FLAGS = {
+    "--all-genre",
     "--as-of",
     "--bundle",
     "--calls",
@@ -16,10 +17,14 @@ FLAGS = {
     "--help",
     "--include-seen",
     "--language",
+    "--little-known",
     "--out",
     "--people-per-part",
+    "--person",
+    "--rated",
     "--registry",
     "--retriever",
+    "--stars",
     "--threads",
     "--tls",
     "--tls-ca",
