@@ -71,6 +71,14 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help="where to serve; port 0 takes a free one (default: 127.0.0.1:8080)",
     )
     parser.add_argument(
+        "--port-file", type=Path, metavar="FILE", help="file that gets the port once the page is served"
+    )
+    _add_visitors(parser)
+    return parser
+
+
+def _add_visitors(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--key",
         type=Path,
         metavar="FILE",
@@ -91,10 +99,6 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help="requests a second that one person may send; four seconds' worth at once, and ten times as many from one "
         "address (default: %(default)g)",
     )
-    parser.add_argument(
-        "--port-file", type=Path, metavar="FILE", help="file that gets the port once the page is served"
-    )
-    return parser
 
 
 def _add_operator(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:

@@ -270,6 +270,13 @@ def test_wrong_settings_are_told_with_the_cure(arguments: list[str], cure: str) 
     assert cure in ended.stderr
 
 
+def test_the_flags_are_these() -> None:
+    flags = set(re.findall(r"^  (--[\w-]+)", run("--help").stdout, re.MULTILINE))
+    services = {"--encoder", "--retriever", "--deadline", "--tls", "--tls-ca", "--tls-cert", "--tls-key", "--tls-name"}
+    page = {"--listen", "--port-file", "--key", "--behind-proxy", "--rate"}
+    assert flags == services | page | {"--metrics", "--operator-token"}
+
+
 def test_a_key_that_is_too_short_is_refused(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"short")
     ended = run("--key", str(tmp_path / "key"))
