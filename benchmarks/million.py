@@ -27,7 +27,7 @@ from marquee.bundle import format
 from marquee.bundle.format import Bundle
 from marquee.bundle.v1 import bundle_pb2
 from marquee.engine.encoder import Encoder, ItemTower
-from marquee.engine.index import ROUNDING, Index, Mask
+from marquee.engine.index import ROUNDING, Index, Mask, use_blas_threads
 from marquee.engine.kinds import EXACT, HNSW, IVF, IVF_FP16, IVF_SQ8, Spec, read_spec, write_index
 from marquee.features import Floats, content_ids
 from marquee.movies import MovieRecord
@@ -248,6 +248,8 @@ def run(folder: Path, picture: Path) -> dict[str, Any]:
     """Makes everything and measures it."""
     folder.mkdir()
     made = make_vectors(folder)
+    # As the retriever does when it starts.
+    use_blas_threads(1)
     kinds = {kind: measure_kind(write_draft(folder / kind, made.vectors_ND), kind, made) for kind in KINDS}
     draw(picture, kinds)
     chosen = draft_of(folder / IVF_FP16, read_chosen(folder / IVF_FP16))
