@@ -120,7 +120,7 @@ def run_retriever(*arguments: str) -> subprocess.CompletedProcess[str]:
 def run_service_process(service: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a service that is expected to end by itself."""
     return subprocess.run(
-        _command(service, arguments),
+        _command([f"services.{service}"], arguments),
         cwd=ROOT,
         env=_environment(),
         capture_output=True,
@@ -138,11 +138,16 @@ def retriever_process(folder: Path, registry: Path, *arguments: str) -> contextl
 @contextlib.contextmanager
 def service_process(service: str, folder: Path, registry: Path, *arguments: str) -> Iterator[Process]:
     """Starts a service's process on a free port and waits until it is SERVING."""
+    with module_process([f"services.{service}"], folder, registry, *arguments) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def module_process(words: Sequence[str], folder: Path, registry: Path, *arguments: str) -> Iterator[Process]:
+    """Starts a service by a module of any name, with words of its own before the settings; see `service_process`."""
     port_file = folder / f"port-{time.monotonic_ns()}"
-    command = _command(
-        service, ["--listen=127.0.0.1:0", f"--registry={registry}", f"--port-file={port_file}", *arguments]
-    )
-    process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stderr=subprocess.PIPE, text=True)
+    told = ["--listen=127.0.0.1:0", f"--registry={registry}", f"--port-file={port_file}", *arguments]
+    process = subprocess.Popen(_command(words, told), cwd=ROOT, env=_environment(), stderr=subprocess.PIPE, text=True)
     try:
         yield Process(process, _await_port(process, port_file))
     finally:
@@ -150,8 +155,8 @@ def service_process(service: str, folder: Path, registry: Path, *arguments: str)
         process.communicate()
 
 
-def _command(service: str, arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-W", "error", "-m", f"services.{service}", *arguments]
+def _command(words: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-W", "error", "-m", *words, *arguments]
 
 
 def _environment() -> dict[str, str]:
