@@ -11,7 +11,8 @@ From outside:
 
 A stage takes a method and what comes after it, and returns what to call in its place. Stages are put together once a
 method, not once a call: each is a coroutine more, about 0.2 µs, where each interceptor of grpc.aio costs several.
-Health is exempt from the whole chain: whoever asks for it must learn it under load, and without a key.
+Health is exempt from the whole chain: whoever asks for it must learn it under load, and without a key. Bytes that are
+no request of their method pass the chain like one, and are refused where the servicer would get them.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from typing import Any, NoReturn, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
-from marquee.errors import DETAILS_KEY, MarqueeError, Overloaded, to_status
+from marquee.errors import DETAILS_KEY, InvalidRequest, MarqueeError, Overloaded, to_status
 from services.common.requests import MAX_REQUEST_ID_BYTES
 
 _log = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ Stage: TypeAlias = Callable[[str, Call], Call]
 # Is given the method's path, and returns what raises where a caller may not call it.
 Guard: TypeAlias = "Callable[[str], Callable[[Context], None]]"
 
+# Stands for a request whose bytes are none.
+_UNREADABLE = object()
 _PUSHBACK_KEY = "grpc-retry-pushback-ms"
 _ATTEMPTS_KEY = "grpc-previous-rpc-attempts"
 # The metadata that the call of this context came with.
@@ -84,23 +88,78 @@ class Chain(grpc.aio.ServerInterceptor):
         known = self._wrapped.get(method)
         if known is not None and known[0] is handler:
             return known[1]
-        if handler is None or method.startswith(HEALTH_PREFIX):
-            return handler
-        wrapped = self._wrap(handler, method)
+        if handler is None:
+            return None
+        wrapped = _readable(handler, method) if method.startswith(HEALTH_PREFIX) else self._wrap(handler, method)
         self._wrapped[method] = handler, wrapped
         return wrapped
 
     def _wrap(self, handler: Handler, method: str) -> Handler:
         if handler.unary_unary is None:
             return handler if self._guard is None else _guarded_stream(handler, method, self._guard(method))
-        call: Call = handler.unary_unary  # type: ignore[assignment]
-        for stage in reversed(self._stages):
-            call = stage(method, call)
-        return grpc.unary_unary_rpc_method_handler(
-            call,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        return _unary(handler, method, self._stages)
+
+
+def _unary(handler: Handler, method: str, stages: Sequence[Stage]) -> Handler:
+    call: Call = handler.unary_unary  # type: ignore[assignment]
+    for stage in reversed((*stages, _refusing_unreadable)):
+        call = stage(method, call)
+    return grpc.unary_unary_rpc_method_handler(
+        call,
+        request_deserializer=_lenient(handler),
+        response_serializer=handler.response_serializer,
+    )
+
+
+def _lenient(handler: Handler) -> Callable[[bytes], Any] | None:
+    """Reads requests as a handler does; where gRPC would log a traceback and answer UNKNOWN, gives `_UNREADABLE`."""
+    strict = handler.request_deserializer
+    if strict is None:
+        return None
+
+    def read(data: bytes) -> Any:
+        try:
+            return strict(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return read
+
+
+def _refusing_unreadable(method: str, call: Call) -> Call:
+    """Is the innermost stage."""
+
+    async def readable(request: Any, context: Context) -> Any:
+        if request is _UNREADABLE:
+            raise _no_request(method)
+        return await call(request, context)
+
+    return readable
+
+
+def _no_request(method: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"the bytes that came are no request of {method}; write it with the stubs of the same protos as the service's"
+    )
+
+
+def _readable(handler: Handler, method: str) -> Handler:
+    """Returns a handler of the health's that refuses what is no request, and has nothing else of the chain."""
+    if handler.unary_stream is None:
+        return _unary(handler, method, (errors,))
+    inner: Any = handler.unary_stream
+
+    async def watched(request: Any, context: Context) -> Any:
+        if request is _UNREADABLE:
+            await abort(context, _no_request(method))
+        async for answer in inner(request, context):
+            yield answer
+
+    return grpc.unary_stream_rpc_method_handler(
+        watched,
+        request_deserializer=_lenient(handler),
+        response_serializer=handler.response_serializer,
+    )
 
 
 def guarding(guard: Guard) -> Stage:

@@ -126,7 +126,7 @@ class Life:
         if self._settings.health_port is None:
             return
         host, _ = split_address(self._settings.listen)
-        server = grpc.aio.server(options=probe_options())
+        server = grpc.aio.server(interceptors=[Chain(())], options=probe_options())
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         self.health_port = _bind(server, join_address(host, self._settings.health_port), "--health-port")
         await server.start()
