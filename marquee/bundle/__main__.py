@@ -1,4 +1,4 @@
-"""The registry's command line: `python -m marquee.bundle publish|activate|roll-back|gc|list`."""
+"""The registry's command line: `python -m marquee.bundle publish|activate|roll-back|gc|list|sync`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import argparse
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from marquee.bundle.following import follow, keep_following
 from marquee.bundle.registry import KEEP, Check, Pointer, Registry
 from marquee.bundle.replicas import Access, asking
 from marquee.bundle.v1 import bundle_pb2
@@ -70,6 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     command("roll-back", _roll_back, "Brings back what was active before.")
     gc = command("gc", _gc, "Deletes bundles that nothing names any more.")
     gc.add_argument("--keep", type=int, default=KEEP, metavar="N", help=f"changes to keep bundles of (default: {KEEP})")
+    syncing = command("sync", _sync, "Copies what another registry points to, and deletes what neither does any more.")
+    syncing.add_argument(
+        "--from", type=Path, required=True, dest="source", metavar="DIR", help="that registry; it is only read"
+    )
+    syncing.add_argument(
+        "--every", type=_seconds, default=0.0, metavar="SECONDS", help="look again that often, until SIGTERM"
+    )
     listing = command("list", _list, "Prints the pointer and the bundles.")
     listing.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -129,6 +138,21 @@ def _roll_back(registry: Registry, options: argparse.Namespace) -> None:
 def _gc(registry: Registry, options: argparse.Namespace) -> None:
     deleted = registry.gc(options.keep)
     print(f"deleted {len(deleted)} bundles", *deleted, sep="\n")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time to wait; give a number of seconds above 0")
+    return seconds
+
+
+def _sync(registry: Registry, options: argparse.Namespace) -> None:
+    source = Registry(options.source)
+    if options.every:
+        keep_following(registry, source, options.every)
+    else:
+        _print_pointer(follow(registry, source))
 
 
 def _list(registry: Registry, options: argparse.Namespace) -> None:

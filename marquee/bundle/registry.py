@@ -153,7 +153,7 @@ class Registry:
         ever, and whatever was standby is no longer pointed to. Publishing what is pointed to already changes nothing.
         """
         source = open_bundle(bundle_dir)
-        with self._lock(_FOLDERS, fcntl.LOCK_SH):
+        with self._writing(), self._lock(_FOLDERS, fcntl.LOCK_SH):
             candidate = self._install(source)
             judged: set[str] = set()
 
@@ -183,6 +183,19 @@ class Registry:
         """
         return self._change(self.read, self._rolled_back)
 
+    def follow(self, source: Registry) -> Pointer:
+        """Becomes a copy of what another registry points to: first its bundles, verified, and then its pointer.
+
+        Only reads the other one. Whatever goes wrong there leaves the pointer here as it was.
+        """
+        pointer = source.read()
+        if self._load() != pointer:
+            with self._lock(_FOLDERS, fcntl.LOCK_SH):
+                for bundle_id in filter(None, (pointer.active, pointer.standby)):
+                    self._install(source.open(bundle_id))
+                self._change(self._load, lambda _: pointer)
+        return pointer
+
     def gc(self, keep: int = KEEP) -> list[str]:
         """Deletes bundles that neither the pointer nor its last `keep` changes name; returns their ids.
 
@@ -205,8 +218,9 @@ class Registry:
         while True:
             old = read()
             new = step(old)
-            if new == old or self._replace(old, new):
-                return new
+            with self._writing():
+                if new == old or self._replace(old, new):
+                    return new
 
     def _published(self, pointer: Pointer, candidate: Bundle, how: str) -> Pointer:
         if pointer.role(candidate.id):
@@ -362,6 +376,17 @@ class Registry:
         old = time.time() - LEFTOVER_AGE_S
         temporary = [*self._bundles.glob(".*"), *self.root.glob(".registry-*")]
         return [path for path in temporary if path.lstat().st_mtime < old]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says what the system does not: that it is the registry's disk that is full, and what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise RegistryError(
+                f"{self.root}: cannot be written ({error.strerror or error}), and is as it was; see that its disk has "
+                "room and this user may write there, then give the order again"
+            ) from error
 
     @contextmanager
     def _lock(self, name: str, how: int) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,7 +12,7 @@ import grpc
 from marquee.bundle.registry import Confirm
 from marquee.client.channels import Settings, settings
 from marquee.client.tls import Tls
-from marquee.errors import RegistryError
+from marquee.errors import ConfigError, RegistryError
 from marquee.v1 import (
     retriever_pb2,
     retriever_pb2_grpc,
@@ -28,16 +30,26 @@ class Access(NamedTuple):
     tls: Tls | None
     api_key: str
 
+    def named(self, replica: str) -> Access:
+        """Expects the name of a replica in its certificate, whatever address it is asked at."""
+        if self.tls is None or self.tls.server_name:
+            return self
+        return self._replace(tls=dataclasses.replace(self.tls, server_name=_split(replica)[0]))
+
     def to(self, address: str) -> Settings:
         """Checks what one replica is asked with; raises ConfigError with the cure."""
         return settings(address, address, TIMEOUT_S, 1, self.api_key, self.tls)
 
 
 def asking(replicas: Sequence[str], access: Access) -> Confirm:
-    """Makes what raises RegistryError where a replica has not loaded a space, each with its reason."""
+    """Makes what raises RegistryError where a replica has not loaded a space, each with its reason.
+
+    A name stands for every address that it has when they are asked, as that of a headless service does.
+    """
 
     def confirm(space: str) -> None:
-        problems = [problem for replica in replicas if (problem := _problem(replica, space, access))]
+        asked = [(address, access.named(replica)) for replica in replicas for address in addresses(replica)]
+        problems = [problem for address, how in asked if (problem := _problem(address, space, how))]
         if problems:
             raise RegistryError(
                 f"refused: space {space[:12]} is not loaded everywhere: {'; '.join(problems)}; wait for the replicas, "
@@ -45,6 +57,28 @@ def asking(replicas: Sequence[str], access: Access) -> Confirm:
             )
 
     return confirm
+
+
+def addresses(replica: str) -> list[str]:
+    """Lists all that HOST:PORT leads to, one for each address of the host; raises ConfigError with the cure."""
+    host, port = _split(replica)
+    if host == "localhost":
+        # One machine with two addresses, of which a service may listen on one.
+        return [replica]
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigError(
+            f"--replica: {replica!r} has no address ({error}); write HOST:PORT of one that runs"
+        ) from error
+    return sorted({f"[{ip}]:{port}" if ":" in str(ip) else f"{ip}:{port}" for *_, (ip, *_) in found})
+
+
+def _split(replica: str) -> tuple[str, int]:
+    host, _, port = replica.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit():
+        raise ConfigError(f"--replica: {replica!r} is no address; write HOST:PORT")
+    return host.strip("[]"), int(port)
 
 
 def _problem(replica: str, space: str, access: Access) -> str:

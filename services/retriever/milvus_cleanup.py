@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -18,13 +17,14 @@ from typing import TYPE_CHECKING
 import grpc
 
 from marquee.bundle.registry import KEEP, Registry
+from marquee.bundle.replicas import Access, addresses
 from marquee.client import Tls
-from marquee.client.channels import Links, Transport, settings
+from marquee.client.channels import Links, Transport
 from marquee.client.rpcs import GET_INDEX
 from marquee.errors import ConfigError, MarqueeError, Unavailable
 from marquee.v1 import retriever_pb2
 from services.common.server import EXIT_CONFIG
-from services.common.settings import load_settings, split_address
+from services.common.settings import load_settings
 from services.retriever.milvus import connect, told
 from services.retriever.milvus_filling import alias_of, aliases_of, fill_of
 from services.retriever.settings import RetrieverSettings
@@ -115,20 +115,15 @@ def _named_in(registry: Path, keep: int) -> set[str]:
 
 def _loaded_by(replica: str, options: argparse.Namespace) -> set[str]:
     """Asks a retriever, at every address that its name has, which bundles it has loaded."""
-    try:
-        host, port = split_address(replica)
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"--replica: {replica!r} is no address ({error}); write HOST:PORT") from error
     tls = None
     if options.tls_ca or options.tls_cert or options.tls_key:
-        tls = Tls(options.tls_ca, options.tls_cert, options.tls_key, options.tls_name or host)
-    addresses = {f"[{ip}]:{port}" if ":" in str(ip) else f"{ip}:{port}" for _, _, _, _, (ip, *_) in found}
-    return {bundle_id for address in sorted(addresses) for bundle_id in _loaded_at(address, tls)}
+        tls = Tls(options.tls_ca, options.tls_cert, options.tls_key, options.tls_name)
+    access = Access(tls, os.environ.get("MARQUEE_API_KEY", "")).named(replica)
+    return {bundle_id for address in addresses(replica) for bundle_id in _loaded_at(address, access)}
 
 
-def _loaded_at(address: str, tls: Tls | None) -> list[str]:
-    told = settings(address, address, _REPLICA_TIMEOUT_S, 1, os.environ.get("MARQUEE_API_KEY", ""), tls)
+def _loaded_at(address: str, access: Access) -> list[str]:
+    told = access.to(address)
     links = Links(Transport(grpc.insecure_channel, grpc.secure_channel), told)
     try:
         get_index = links.next().methods[GET_INDEX]
