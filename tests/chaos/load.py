@@ -149,15 +149,15 @@ class Load:
         while self._calls:
             await asyncio.wait(list(self._calls))
 
-    async def until(self, said: str, times: int = 3 * PEOPLE) -> float:
-        """Waits until so many calls in a row that begin from now on have come to this; says after how many seconds.
+    async def until(self, *said: str, times: int = 3 * PEOPLE) -> float:
+        """Waits until so many calls in a row that begin from now on have come to one of these.
 
-        Those are from now to the beginning of the first of the row.
+        Returns how many seconds passed from now to the beginning of the first of the row.
         """
         now = time.monotonic()
         async with asyncio.timeout(DEADLINE_S):
             while True:
-                row = list(itertools.takewhile(lambda one: one.said == said, self._newest(now)))
+                row = list(itertools.takewhile(lambda one: one.said in said, self._newest(now)))
                 if len(row) >= times:
                     return row[-1].began - now
                 await asyncio.sleep(0.02)
@@ -193,7 +193,7 @@ async def loading(
     load = Load(sdk, expected, rate, likes)
     running = asyncio.ensure_future(load.run())
     try:
-        await load.until(RIGHT, PEOPLE)
+        await load.until(RIGHT, times=PEOPLE)
         yield load
     finally:
         running.cancel()

@@ -70,7 +70,7 @@ async def test_a_bad_way(world: World, tmp_path: Path, way: Way, happened: Happe
     # Few calls: each byte costs the proxy, which runs here, as much as a piece does.
     async with loaded_ways(world, tmp_path, rate=10) as ways:
         ways.encoder.way = ways.retriever.way = way
-        await ways.load.until(RIGHT, PEOPLE)
+        await ways.load.until(RIGHT, times=PEOPLE)
         ways.encoder.way = ways.retriever.way = Way()
     assert set(ways.load.count()) == {RIGHT}, ways.load.failures()
     happened(ways.load.summary())
@@ -104,7 +104,7 @@ async def test_connections_that_are_cut(
         cuts = 0
         for _ in range(5):
             cuts += cut(ways.encoder) + cut(ways.retriever)
-            await ways.load.until(RIGHT, 5)
+            await ways.load.until(RIGHT, times=5)
     assert cuts >= 10
     assert set(ways.load.count()) == {RIGHT}, ways.load.failures()
     happened(f"{cuts} cuts; {ways.load.summary()}")

@@ -12,6 +12,7 @@ import pytest
 from marquee.client import AsyncRecommender
 from tests.chaos.fleet import Fleet, running_fleet
 from tests.chaos.load import (
+    BLIND,
     DEADLINE_OF_CALLS_S,
     RIGHT,
     TOP,
@@ -148,7 +149,7 @@ async def test_redis_is_killed(fleet: Fleet, happened: Happened) -> None:
     async with under_load(fleet) as (sdk, load):
         fleet.redis.signal(signal.SIGKILL)
         await _until_not_reachable(sdk)
-        await load.until(RIGHT)
+        await load.until(RIGHT, BLIND)
         await asyncio.to_thread(fleet.redis.start)
         await load.until(RIGHT)
     assert not load.failures()
@@ -164,7 +165,7 @@ async def test_redis_hangs(fleet: Fleet, happened: Happened) -> None:
         fleet.redis.signal(signal.SIGSTOP)
         try:
             await _until_not_reachable(sdk)
-            await load.until(RIGHT)
+            await load.until(RIGHT, BLIND)
         finally:
             fleet.redis.signal(signal.SIGCONT)
         await load.until(RIGHT)
