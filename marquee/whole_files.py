@@ -13,11 +13,18 @@ from marquee.errors import DataError
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file: `write` gets a path beside it, and what it has written there takes the file's place."""
+    """Writes a file: `write` gets a path beside it, with nothing there, and what it has written takes the file's place.
+
+    Where it raises, nothing of it stays.
+    """
     temporary = path.with_name(f"{path.name}.writing")
-    write(temporary)
-    sync_folder(path.parent, [temporary.name])
-    os.replace(temporary, path)
+    temporary.unlink(missing_ok=True)
+    try:
+        write(temporary)
+        sync_folder(path.parent, [temporary.name])
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     sync_folder(path.parent, [])
 
 

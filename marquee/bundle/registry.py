@@ -190,7 +190,7 @@ class Registry:
         """
         pointer = source.read()
         if self._load() != pointer:
-            with self._lock(_FOLDERS, fcntl.LOCK_SH):
+            with self._writing(), self._lock(_FOLDERS, fcntl.LOCK_SH):
                 for bundle_id in filter(None, (pointer.active, pointer.standby)):
                     self._install(source.open(bundle_id))
                 self._change(self._load, lambda _: pointer)

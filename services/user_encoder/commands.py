@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from marquee.bundle.format import sync_folder
 from marquee.errors import ConfigError, MarqueeError
 from services.common.server import EXIT_CONFIG, spare_the_collector
 from services.common.settings import load_settings
@@ -186,7 +185,6 @@ async def _back_up(options: argparse.Namespace) -> str:
     path = Path(settings.store).expanduser()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     back_up(path, options.out)
-    sync_folder(options.out.parent, [options.out.name])
     key = settings.store_key or default_key_path(path)
     return f"{options.out}: written; keep a copy of {key} as well, without which it cannot be opened"
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from marquee.errors import ConfigError, StoreUnavailable
 from marquee.features import Events
+from marquee.whole_files import write_whole
 from services.user_encoder.stores.base import UserWrite, attribute, pack_person, unpack
 from services.user_encoder.stores.sqlite_pages import Page
 from services.user_encoder.stores.tags import Tags, make_tags, read_tags
@@ -45,12 +46,14 @@ def default_key_path(path: Path) -> Path:
 def back_up(path: Path, target: Path) -> None:
     """Writes a compact copy of a store, which may be in use, to a new file; the key file is not part of it.
 
-    Raises StoreUnavailable where it cannot.
+    The file is whole or not there. Raises StoreUnavailable where it cannot be written.
     """
+    if target.exists():
+        raise StoreUnavailable(f"{target} is there already: name another file with --out, or move that one away")
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            connection.execute("VACUUM INTO ?", (str(target),))
-    except sqlite3.Error as error:
+            write_whole(target, lambda temporary: connection.execute("VACUUM INTO ?", (str(temporary),)))
+    except (OSError, sqlite3.Error) as error:
         raise StoreUnavailable(
             f"{path} cannot be copied to {target} ({error}); name a store, and a new file in a folder with room"
         ) from error
