@@ -55,11 +55,13 @@ from marquee.client.values import (
     SearchOptions,
     Status,
 )
-from marquee.errors import InvalidRequest, MarqueeError, Overloaded, SpaceNotLoaded, Unavailable
+from marquee.errors import DeadlineExceeded, InvalidRequest, MarqueeError, Overloaded, SpaceNotLoaded, Unavailable
 from marquee.v1 import catalog_pb2, retriever_pb2, user_encoder_pb2
 
 # What is raised where a service does not answer, whatever it was asked.
 AWAY = (Unavailable, Overloaded)
+# How much of its deadline `recommend` gives the encoder where there is something to answer with without it.
+_ENCODERS_PART = 0.7
 
 # Limits of one call, from the contract.
 _BATCH = 1_000
@@ -87,9 +89,9 @@ def recommend(
     `events` are merged with the stored ones; `likes` and `dislikes` are short for events on those movie ids, now.
     `exclude_seen` leaves out every movie that the person has an event on. `as_of` is the moment to recommend for;
     nothing after it is read. `allow_cold_start` answers for a person without events as for anyone new. `fallback`
-    answers with the most watched movies that pass the filters where the encoder is away or overloaded, flagged
-    `degraded`, source TOP_MOVIES. `request_id` is the caller's name for the request; one is made where there is none.
-    `options` are those of `SearchOptions`, the filters among them.
+    answers with the most watched movies that pass the filters where the encoder is away, overloaded, or has not
+    answered within 70 % of the deadline; flagged `degraded`, source TOP_MOVIES. `request_id` is the caller's name for
+    the request; one is made where there is none. `options` are those of `SearchOptions`, the filters among them.
 
     Raises UserUnknown for a person without events where `allow_cold_start` is off, InvalidRequest, Unavailable,
     Overloaded, DeadlineExceeded.
@@ -99,8 +101,8 @@ def recommend(
     encode = requests.encode(user_id, told, as_of, allow_cold_start, request_id)
     search = requests.search(k, options, request_id)
     try:
-        encoded = yield from call(ENCODE, encode)
-    except AWAY as away:
+        encoded = yield from call(ENCODE, encode, _ENCODERS_PART if fallback else 1.0)
+    except (*AWAY, DeadlineExceeded) as away:
         if not fallback:
             raise
         seen = requests.packed(event.movie_id for event in told) if exclude_seen else b""

@@ -125,14 +125,14 @@ class _Client(Generic[C]):
         return _Until(monotonic() + seconds, seconds)
 
     def _left(self, call: Call, until: _Until) -> float:
-        """Says how many seconds are left for a call; raises DeadlineExceeded where none are, Overloaded to spare it."""
+        """Says how many seconds a call may take; raises DeadlineExceeded where none are, Overloaded to spare it."""
         left = until.at - monotonic()
         # gRPC rounds a deadline up: a call with no time left may still be made, and answered.
         if left <= 0:
             raise too_late(self._peer(call, until))
         if not call.again and not self._throttles[call.rpc].admits():
             raise refused_here(self._peer(call, until))
-        return left
+        return left * call.part
 
     def _failed(self, error: grpc.RpcError, call: Call, until: _Until) -> MarqueeError:
         """Turns a failed call into an error, and counts whether it was refused for overload."""

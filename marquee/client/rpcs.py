@@ -45,12 +45,14 @@ class Rpc(Generic[Q, A]):
 class Call(NamedTuple):
     """Is what a flow wants done next: this request sent to this rpc. It gets the answer back, or the error.
 
-    `again`: it was refused, and the pause that the service asked for is over.
+    `again`: it was refused, and the pause that the service asked for is over. `part`: how much of the time that is left
+    it may take.
     """
 
     rpc: Rpc[Any, Any]
     request: Message
     again: bool = False
+    part: float = 1.0
 
 
 class Page(NamedTuple, Generic[R]):
@@ -76,15 +78,18 @@ Flow: TypeAlias = Generator[Call | Pause, Any, R]
 Pages: TypeAlias = Generator[Flow[Page[R]], Page[R], None]
 
 
-def call(rpc: Rpc[Q, A], request: Q) -> Flow[A]:
-    """Yields one call and returns its answer, typed; calls once more where a service with too many calls asks to."""
+def call(rpc: Rpc[Q, A], request: Q, part: float = 1.0) -> Flow[A]:
+    """Yields one call and returns its answer, typed; calls once more where a service with too many calls asks to.
+
+    `part` is how much of the time that is left each of them may take.
+    """
     try:
-        answer: A = yield Call(rpc, request)
+        answer: A = yield Call(rpc, request, part=part)
     except Overloaded as refusal:
         if refusal.retry_after_s is None:
             raise
         yield Pause(rpc, refusal)
-        answer = yield Call(rpc, request, again=True)
+        answer = yield Call(rpc, request, again=True, part=part)
     return answer
 
 

@@ -23,6 +23,7 @@ from tests.client.fakes import (
     MakeClient,
     Services,
     encoder_on,
+    hanging,
     retriever_on,
     serving,
 )
@@ -52,6 +53,20 @@ class TestDegraded:
         assert found.source is FeatureSource.TOP_MOVIES
         assert services.fake.requests("TopMovies")[0].exclude_packed == b""
         assert found.short_reason is ShortReason.FILTER
+
+    async def test_an_encoder_that_hangs_is_away_as_well(self, make_client: MakeClient, services: Services) -> None:
+        services.fake.then("Encode", hanging()[0])
+        found = await make_client(services.encoder, services.retriever, deadline_s=0.5)("recommend", "42", k=2)
+        assert (found.degraded, found.source) == (True, FeatureSource.TOP_MOVIES)
+        assert isinstance(found.away, errors.DeadlineExceeded)
+        assert f"user_encoder at {services.encoder} did not answer in time" in found.away.message
+
+    async def test_where_both_hang_the_encoder_is_blamed(self, make_client: MakeClient, services: Services) -> None:
+        services.fake.then("Encode", hanging()[0])
+        services.fake.then("TopMovies", hanging()[0])
+        client = make_client(services.encoder, services.retriever, deadline_s=0.5)
+        with pytest.raises(errors.DeadlineExceeded, match=f"user_encoder at {services.encoder}"):
+            await client("recommend", "42")
 
     async def test_it_can_be_left_out(self, client: Ask, services: Services) -> None:
         services.fake.then("Encode", errors.Overloaded("too many calls"))

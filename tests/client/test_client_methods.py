@@ -262,4 +262,5 @@ class TestPages:
     ) -> None:
         await client(method, *arguments, deadline_s=77.0)
         [call, *_] = [one for one in services.fake.calls if one.rpc == rpc]
-        assert 70 < call.remaining_s <= 77.1
+        # Where there is a fallback, the encoder gets seven tenths of it.
+        assert 50 < call.remaining_s <= 77.1
