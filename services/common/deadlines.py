@@ -15,22 +15,35 @@ from services.common.interceptors import Call, Context, Stage
 _ends_at: ContextVar[float | None] = ContextVar("ends_at", default=None)
 
 
+def ends_at() -> float | None:
+    """Says when the call that runs here has to be answered, on the monotonic clock; None where none runs.
+
+    For work that goes on where the call does not, as on another thread; else `time_left`.
+    """
+    return _ends_at.get()
+
+
 def time_left() -> float | None:
     """Says how many seconds the call that runs here has left; None where none does.
 
     Raises DeadlineExceeded where it has none: nobody waits for the answer any more. A store or an engine that the call
     asks should get a part of it only, so that there is time to do without.
     """
-    ends_at = _ends_at.get()
-    if ends_at is None:
+    at = _ends_at.get()
+    if at is None:
         return None
-    left_s = ends_at - time.monotonic()
+    left_s = at - time.monotonic()
     if left_s <= 0:
-        raise DeadlineExceeded(
-            "the call's deadline had passed before it was answered; give it a longer one, or see what the service is "
-            "busy with"
-        )
+        raise too_late()
     return left_s
+
+
+def too_late() -> DeadlineExceeded:
+    """Makes the error of a call that nobody waits for any more."""
+    return DeadlineExceeded(
+        "the call's deadline had passed before it was answered; give it a longer one, or see what the service is busy "
+        "with"
+    )
 
 
 def capping(longest_s: float) -> Stage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -98,18 +98,15 @@ class Batch(NamedTuple):
     people: list[Account | MarqueeError]
 
 
-async def look_up(ladder: Ladder, user_id: str, left_s: float | None) -> Known:
-    """Looks a person up, "" being nobody; `left_s` is what is left of the call's deadline, None for ever."""
-    return await ladder.look_up(user_id, left_s) if user_id else NOTHING
+async def look_up(ladder: Ladder, user_id: str) -> Known:
+    """Looks a person up, "" being nobody."""
+    return await ladder.look_up(user_id) if user_id else NOTHING
 
 
-async def encode_batch(
-    encoder: Encoder, ladder: Ladder, people: Iterable[Ask | MarqueeError], left: Callable[[], float | None]
-) -> Batch:
+async def encode_batch(encoder: Encoder, ladder: Ladder, people: Iterable[Ask | MarqueeError]) -> Batch:
     """Looks B people up and encodes them together; who fails, or comes as an error, fails nobody else.
 
-    Draws from `people` a slice at a time, so that a generator's work is spread between other calls. `left` says what is
-    left of the call's deadline.
+    Draws from `people` a slice at a time, so that a generator's work is spread between other calls.
     """
     drawn = await _draw(people)
     asks = {at: one for at, one in enumerate(drawn) if isinstance(one, Ask)}
@@ -117,7 +114,7 @@ async def encode_batch(
     vectors_BD = np.zeros((len(drawn), encoder.spec.dimension), np.float32)
     accounts: list[Account | MarqueeError] = []
     if asks:
-        known = await _look_up(ladder, list(asks.values()), left())
+        known = await _look_up(ladder, list(asks.values()))
         tower, accounts = await _prepare_slices(encoder, known)
         vectors_BD[list(asks)] = await asyncio.to_thread(encoder.run, tower)
         count_degraded(ladder, accounts)
@@ -136,11 +133,11 @@ async def _draw(people: Iterable[Ask | MarqueeError]) -> list[Ask | MarqueeError
     return drawn
 
 
-async def _look_up(ladder: Ladder, asks: Sequence[Ask], left_s: float | None) -> list[Ask]:
+async def _look_up(ladder: Ladder, asks: Sequence[Ask]) -> list[Ask]:
     user_ids = list(dict.fromkeys(one.user_id for one in asks if one.user_id))
     if not user_ids:
         return list(asks)
-    known = dict(zip(user_ids, await ladder.look_up_many(user_ids, left_s), strict=True))
+    known = dict(zip(user_ids, await ladder.look_up_many(user_ids), strict=True))
     return [one._replace(known=known.get(one.user_id, NOTHING)) for one in asks]
 
 

@@ -11,9 +11,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, TypeVar
 
-from marquee.errors import StoreUnavailable
+from marquee.errors import DeadlineExceeded, StoreUnavailable
 from marquee.features import NO_EVENTS, Events
 from services.common.breaker import Breaker
+from services.common.deadlines import time_left
 from services.user_encoder.last_known import LastKnown
 from services.user_encoder.settings import UserEncoderSettings
 from services.user_encoder.stores.base import MEANWHILE, FeatureStore, ScanPage, UserWrite, Written
@@ -22,6 +23,8 @@ T = TypeVar("T")
 
 # A read gets this part of what is left of its call's deadline; the rest is for what comes after it.
 _PART_OF_DEADLINE = 0.5
+# A write, or a page of everybody, gets this part: after it comes hardly more than the answer.
+_MOST_OF_DEADLINE = 0.9
 # A store that a caller did not wait for as long as this has not failed.
 _FAIR_WAIT_S = 0.02
 # People whom a store that does not wait reads before other calls get their turn: about a millisecond.
@@ -47,8 +50,9 @@ _BLIND = Known(NO_EVENTS, degraded=True)
 class Ladder:
     """Is a FeatureStore on top of another, with a memory of its own for when that one fails.
 
-    As a FeatureStore it fails like one, but a read never takes longer than the setting `store_timeout_s`. `look_up`
-    and `look_up_many` never fail. Belongs to one event loop.
+    As a FeatureStore it fails like one, but a read never takes longer than the setting `store_timeout_s`, and nothing
+    longer than the call that runs has time left: then it raises DeadlineExceeded. `look_up` and `look_up_many` never
+    fail but by that. Belongs to one event loop.
     """
 
     def __init__(self, store: FeatureStore, settings: UserEncoderSettings) -> None:
@@ -64,17 +68,17 @@ class Ladder:
         self.breaker = Breaker("the feature store", MEANWHILE)
         self.stale_answers = self.blind_answers = self.refused_writes = 0
 
-    async def look_up(self, user_id: str, left_s: float | None = None) -> Known:
-        """Reads a person's history, or recalls it; `left_s` is what is left of the call's deadline, None for ever."""
+    async def look_up(self, user_id: str) -> Known:
+        """Reads a person's history, or recalls it."""
         try:
-            return Known(await self.read(user_id, left_s))
+            return Known(await self.read(user_id))
         except StoreUnavailable:
             return self._recall(user_id)
 
-    async def look_up_many(self, user_ids: Sequence[str], left_s: float | None = None) -> list[Known]:
+    async def look_up_many(self, user_ids: Sequence[str]) -> list[Known]:
         """Reads or recalls several people's histories, in their order."""
         try:
-            found = await self.read_many(user_ids, left_s)
+            found = await self.read_many(user_ids)
         except StoreUnavailable:
             return [self._recall(user_id) for user_id in user_ids]
         return [
@@ -97,16 +101,16 @@ class Ladder:
         else:
             self.blind_answers += 1
 
-    async def read(self, user_id: str, left_s: float | None = None) -> Events:
+    async def read(self, user_id: str) -> Events:
         """Reads a person's history, with its retractions; empty where there is none."""
-        began = self._begin()
+        left_s, began = time_left(), self._begin()
         history = await self._told(self._store.read(user_id), left_s)
         self._last_known.put(user_id, history, began)
         return history
 
-    async def read_many(self, user_ids: Sequence[str], left_s: float | None = None) -> list[Events | StoreUnavailable]:
+    async def read_many(self, user_ids: Sequence[str]) -> list[Events | StoreUnavailable]:
         """Reads several people's histories, in their order; says which could not be read where others could."""
-        began = self._begin()
+        left_s, began = time_left(), self._begin()
         found = await self._told(self._store.read_many(user_ids) if self.waits else self._read_slices(user_ids), left_s)
         for user_id, one in zip(user_ids, found, strict=True):
             if isinstance(one, StoreUnavailable):
@@ -156,8 +160,9 @@ class Ladder:
 
     async def write(self, writes: Sequence[UserWrite]) -> list[Written | StoreUnavailable]:
         """Adds events; says for each write what became of it. What was added is remembered, too."""
+        left_s = time_left()
         try:
-            results = await self._store.write(writes)
+            results = await self._before_the_end(self._store.write(writes), left_s, _MAY_STILL)
         except StoreUnavailable:
             self.refused_writes += sum(write.events.size for write in writes)
             raise
@@ -174,14 +179,30 @@ class Ladder:
 
     async def delete(self, user_id: str, at_ms: int) -> bool:
         """Deletes everything about a person, here and in the store; says whether there was a history."""
+        left_s = time_left()
         try:
-            return await self._store.delete(user_id, at_ms)
+            return await self._before_the_end(self._store.delete(user_id, at_ms), left_s, _MAY_STILL)
         finally:
             self._last_known.forget_person(user_id, time.monotonic())
 
     async def scan(self, cursor: str, limit: int) -> ScanPage:
         """Reads about `limit` people from a cursor on, as the store does."""
-        return await self._store.scan(cursor, limit)
+        left_s = time_left()
+        return await self._before_the_end(self._store.scan(cursor, limit), left_s, _ASK_LESS)
+
+    async def _before_the_end(self, work: Awaitable[T], left_s: float | None, cure: str) -> T:
+        """Waits for the store while the call has time for its answer."""
+        if left_s is None:
+            return await work
+        bound_s = left_s * _MOST_OF_DEADLINE
+        try:
+            async with asyncio.timeout(bound_s):
+                return await work
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the feature store ({self.kind}) was not done within {bound_s:.3g} s, which the call's deadline left "
+                f"it; {cure}"
+            ) from None
 
     async def watch_deletions(self, forget: Callable[[bytes | None], None]) -> None:
         """Tells of deletions until cancelled, as the store does."""
@@ -194,6 +215,10 @@ class Ladder:
     async def aclose(self) -> None:
         """Closes the store."""
         await self._store.aclose()
+
+
+_MAY_STILL = "what was asked may be done all the same: send the call again, with a longer deadline"
+_ASK_LESS = "ask for fewer people at a time (page_size), or give it a longer deadline"
 
 
 class _Impatient(StoreUnavailable):

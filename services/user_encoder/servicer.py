@@ -11,7 +11,6 @@ from marquee.engine.encoder import Encoder
 from marquee.errors import InvalidRequest, MarqueeError, to_status
 from marquee.features import Floats
 from marquee.v1 import live_features_pb2_grpc, types_pb2, user_encoder_pb2, user_encoder_pb2_grpc
-from services.common.deadlines import time_left
 from services.common.requests import request_id_of
 from services.common.spaces import Loaded, Spaces
 from services.common.telemetry import stage
@@ -81,7 +80,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         ask = _ask(request, _moment(request, now_ms), now_ms, "")
         loaded = self._spaces.get(request.space)
         with stage("store"):
-            known = await look_up(self._ladder, ask.user_id, time_left())
+            known = await look_up(self._ladder, ask.user_id)
         with stage("encode"):
             vector, account = await self._together.encode(loaded.model, ask._replace(known=known))
         count_degraded(self._ladder, [account])
@@ -111,7 +110,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         moment = _moment(request, now_ms)
         loaded = self._spaces.get(request.space)
         people = _asks(request, moment, now_ms)
-        batch = await encode_batch(loaded.model, self._ladder, people, time_left)
+        batch = await encode_batch(loaded.model, self._ladder, people)
         return user_encoder_pb2.BatchEncodeResponse(
             vectors=_pack(batch.vectors_BD),
             results=_results(batch),
@@ -133,7 +132,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         ask = _ask(request, moment, now_ms, "")
         events = read_events(*ask.sent)
         loaded = self._spaces.get(request.space)
-        known = await look_up(self._ladder, ask.user_id, time_left())
+        known = await look_up(self._ladder, ask.user_id)
         prepared = prepare(loaded.model, Person(ask.user_id, events), known, moment)
         explained = await self._explainer.explain(loaded.model, prepared, movie_ids, most)
         count_degraded(self._ladder, [prepared])

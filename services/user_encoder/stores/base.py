@@ -80,13 +80,15 @@ class FeatureStore(Protocol):
 
         What has returned as Written is kept and seen by the next read, from any process. Of the same (movie, kind,
         time) the later write wins, so writing an event again changes nothing. Raises StoreUnavailable where nothing
-        was written.
+        was written, and DeadlineExceeded where the call that asks has no time left when its turn comes: what has not
+        begun by then is not begun.
         """
 
     async def delete(self, user_id: str, at_ms: int) -> bool:
         """Deletes everything about a person but a tombstone that refuses events dated at or before `at_ms`.
 
-        The tombstone stands under a keyed hash of the id and never moves back. Says whether there was a history.
+        The tombstone stands under a keyed hash of the id and never moves back. Says whether there was a history. Raises
+        as `write` does.
         """
 
     async def scan(self, cursor: str, limit: int) -> ScanPage:

@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 
 from marquee.errors import StoreUnavailable
 from marquee.features import NO_EVENTS, Events
+from services.common.deadlines import time_left
 from services.user_encoder.stores.base import (
     ScanPage,
     UserWrite,
@@ -226,6 +227,8 @@ class RedisStore:
                 changes.append(change)
             else:
                 done[user_id] = [change] * len(writes) if isinstance(change, StoreUnavailable) else change.outcomes
+        # What was read may have come late, or waited for others: a write that nobody waits for is not begun.
+        time_left()
         calls = [change.call for change in changes if change.call is not None]
         for change, reply in zip(changes, await self._run(self._writers, calls), strict=True):
             if isinstance(reply, StoreUnavailable):
@@ -270,6 +273,7 @@ class RedisStore:
     async def _delete(self, user_id: str, at_ms: int) -> bool:
         await self._check_before_writing()
         await self._files.announce()
+        time_left()
         tag = self._tags.of(user_id)
         keys = keys_of(tag)
         [reply] = await self._run(self._writers, [Call(keys.history, ("EVAL", _DELETE, 3, *keys, at_ms, CHANNEL, tag))])

@@ -10,14 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from contextvars import copy_context
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from marquee.errors import StoreUnavailable
 from marquee.features import NO_EVENTS, Events
+from services.common.deadlines import ends_at, time_left, too_late
 from services.user_encoder.stores.base import (
     ScanPage,
     UserWrite,
@@ -44,6 +47,8 @@ from services.user_encoder.stores.sqlite_pages import Page
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+# Of one call, in the order of its writes.
+_Outcomes = list[Written | StoreUnavailable]
 
 _READ = "SELECT history FROM people WHERE id = ?"
 _READ_TO_WRITE = """SELECT (SELECT history FROM people WHERE id = ?1),
@@ -135,24 +140,29 @@ class SqliteStore:
         if group is None:
             group = self._group = _Group()
             group.committed = asyncio.ensure_future(self._commit_group(group))
-        first = len(group.writes)
-        group.writes.extend(writes)
+        place = len(group.parts)
+        group.parts.append(_Part(writes, ends_at()))
         # Shielded: a caller that gives up must not cancel the others' transaction.
-        outcomes = await asyncio.shield(group.committed)
-        return outcomes[first : first + len(writes)]
+        outcomes = (await asyncio.shield(group.committed))[place]
+        if outcomes is None:
+            raise too_late()
+        return outcomes
 
-    async def _commit_group(self, group: _Group) -> list[Written | StoreUnavailable]:
+    async def _commit_group(self, group: _Group) -> list[_Outcomes | None]:
         async with self._transaction:
             # What arrives from here on goes into the next one.
             self._group = None
-            return await self._on_thread(lambda: self._commit(group.writes))
+            return await self._on_thread(lambda: self._commit(group.parts))
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        # In the call's context, which has its deadline.
+        return await asyncio.get_running_loop().run_in_executor(self._thread, copy_context().run, work)
 
-    def _commit(self, writes: list[UserWrite]) -> list[Written | StoreUnavailable]:
+    def _commit(self, parts: list[_Part]) -> list[_Outcomes | None]:
+        """Writes all parts; has None for one whose call ended while it waited for its turn, or for another process."""
         with self._writing("recorded"):
-            outcomes = [self._add(write) for write in writes]
+            now = time.monotonic()
+            outcomes = [None if part.is_late(now) else [self._add(write) for write in part.writes] for part in parts]
         self._empty_log()
         return outcomes
 
@@ -198,6 +208,7 @@ class SqliteStore:
 
     def _delete(self, tag: bytes, at_ms: int) -> bool:
         with self._writing("deleted"):
+            time_left()
             existed = self._writer.execute("DELETE FROM people WHERE id = ?", (number_of(tag),)).rowcount > 0
             self._writer.execute("DELETE FROM requests WHERE id = ?", (number_of(tag),))
             self._writer.execute(_BURY, (tag, at_ms))
@@ -267,12 +278,22 @@ class SqliteStore:
             self._writer.close()
 
 
+class _Part(NamedTuple):
+    """Is one call's writes, and when the call ends on the monotonic clock; None: never."""
+
+    writes: Sequence[UserWrite]
+    ends_at: float | None
+
+    def is_late(self, now: float) -> bool:
+        return self.ends_at is not None and self.ends_at <= now
+
+
 class _Group:
-    """Is the writes that go into one transaction: all that arrive until the one before has ended."""
+    """Is what goes into one transaction: all that arrives until the one before has ended."""
 
     def __init__(self) -> None:
-        self.writes: list[UserWrite] = []
-        self.committed: asyncio.Future[list[Written | StoreUnavailable]]
+        self.parts: list[_Part] = []
+        self.committed: asyncio.Future[list[_Outcomes | None]]
 
 
 def _read_cursor(cursor: str) -> int:
