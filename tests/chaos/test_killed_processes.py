@@ -52,6 +52,7 @@ async def under_load(fleet: Fleet, **counts: int) -> AsyncIterator[tuple[AsyncRe
 async def test_one_of_two_is_killed(fleet: Fleet, service: str, happened: Happened) -> None:
     replica = fleet.replicas[service][0]
     async with under_load(fleet) as (_, load):
+        await load.burst()
         replica.signal(signal.SIGKILL)
         await load.until(RIGHT)
         await asyncio.to_thread(replica.start)
@@ -102,6 +103,7 @@ async def test_one_of_two_is_restarted(fleet: Fleet, service: str, happened: Hap
 async def test_the_only_encoder_is_killed(fleet: Fleet, happened: Happened) -> None:
     replica = fleet.replicas["user_encoder"][0]
     async with under_load(fleet, user_encoder=1) as (_, load):
+        await load.burst()
         replica.signal(signal.SIGKILL)
         await load.until(TOP)
         await asyncio.to_thread(replica.start)
@@ -117,6 +119,7 @@ async def test_the_only_encoder_is_killed(fleet: Fleet, happened: Happened) -> N
 async def test_the_only_retriever_is_killed(fleet: Fleet, happened: Happened) -> None:
     replica = fleet.replicas["retriever"][0]
     async with under_load(fleet, retriever=1) as (_, load):
+        await load.burst()
         replica.signal(signal.SIGKILL)
         await load.until("Unavailable")
         await asyncio.to_thread(replica.start)
