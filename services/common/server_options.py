@@ -37,9 +37,11 @@ def server_options(settings: CommonSettings) -> list[tuple[str, int]]:
         # many as one connection may have are never turned away.
         ("grpc.server.max_pending_requests", settings.waiting_calls // 2),
         ("grpc.server.max_pending_requests_hard_limit", settings.waiting_calls),
-        # Ping a silent client after a minute; one that is gone without a word is dropped 20 s later.
+        # Ping a silent client after a minute; one that is gone without a word is dropped 20 s later. The core of grpcio
+        # 1.85 goes by the second of the two timeouts, which is a minute by default, and the documentation by the first.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.ping_timeout_ms", 20_000),
         # Clients may ping as often as every 10 s, calls or none, so that they find a dead server. One that pings more
         # often than that is sent away at the third time (ENHANCE_YOUR_CALM).
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
