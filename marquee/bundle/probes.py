@@ -70,14 +70,20 @@ def read_npz(path: Path) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def read_probes(bundle: Bundle) -> Probes:
-    """Reads the probes of a bundle."""
+    """Reads the probes of a bundle; raises BundleError where they are not of its dimension."""
     path = bundle.file(PROBES)
     arrays = read_npz(path)
     missing = set(Probes._fields) - set(arrays)
     if missing:
         raise BundleError(f"{path}: has no {', '.join(sorted(missing))}; publish the bundle again")
     columns: list[Any] = [arrays[name] for name in Probes._fields]
-    return Probes(*columns)
+    probes = Probes(*columns)
+    if probes.vectors.shape != (len(probes.as_of_ms), bundle.features.dimension):
+        raise BundleError(
+            f"{path}: the vectors are {probes.vectors.shape}, the bundle has {bundle.features.dimension} dimensions; "
+            "export the bundle again"
+        )
+    return probes
 
 
 def synthetic_histories(history_ids: Int64s, max_history: int, seed: int) -> list[tuple[Events, int]]:
