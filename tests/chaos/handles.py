@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.machine import resident_bytes
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.machine import peak_bytes, resident_bytes
 
 MIB = 1 << 20
 
@@ -12,3 +16,23 @@ def resident_mib(pid: int) -> float:
     resident = resident_bytes(pid)
     assert resident is not None, f"process {pid} has gone"
     return resident / MIB
+
+
+def peak_mib(pid: int) -> float:
+    """Reads the most memory that a process has had resident, in MiB."""
+    peak = peak_bytes(pid)
+    assert peak is not None, f"process {pid} has gone"
+    return peak / MIB
+
+
+class Held(NamedTuple):
+    """Is how much a process holds: open files, sockets among them, and threads."""
+
+    files: int
+    threads: int
+
+
+def held_by(pid: int) -> Held:
+    """Counts what a process holds (Linux)."""
+    of = Path("/proc", str(pid))
+    return Held(len(os.listdir(of / "fd")), len(os.listdir(of / "task")))
