@@ -17,16 +17,16 @@ _SECOND_NS = 1_000_000_000
 def main(file: Path, service: str, *arguments: str) -> int:
     """Runs the service; returns the exit code."""
 
-    def time_ns() -> int:
+    def off_s() -> int:
         # gRPC's core, whose clock is the true one, hands deadlines out as moments: what is left of one is asked there.
-        asked_by = sys._getframe(1).f_globals["__name__"]
-        off_s = 0 if asked_by == "services.common.deadlines" else int(file.read_text())
-        return _true_ns() + off_s * _SECOND_NS
+        asked_by = sys._getframe(2).f_globals["__name__"]
+        return 0 if asked_by == "services.common.deadlines" else int(file.read_text())
+
+    def time_ns() -> int:
+        return _true_ns() + off_s() * _SECOND_NS
 
     def time_s() -> float:
-        asked_by = sys._getframe(1).f_globals["__name__"]
-        off_s = 0 if asked_by == "services.common.deadlines" else int(file.read_text())
-        return _true_ns() / _SECOND_NS + off_s
+        return _true_ns() / _SECOND_NS + off_s()
 
     time.time_ns, time.time = time_ns, time_s
     code: int = importlib.import_module(f"services.{service}.__main__").main(arguments)

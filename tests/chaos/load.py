@@ -39,7 +39,10 @@ RIGHT, TOP, BLIND, WRONG = "right", "most watched", "blind", "wrong"
 
 
 class Outcome(NamedTuple):
-    """Is what came of a call: one of the four above, or the error's class; times are of the monotonic clock."""
+    """Is what came of a call: one of the four above, or the error's class; `about` is its text.
+
+    Times are of the monotonic clock.
+    """
 
     began: float
     ended: float
@@ -136,14 +139,14 @@ class Load:
         self.outcomes.append(Outcome(began, time.monotonic(), said, about))
 
     def _judge(self, person: str, found: Recommendations) -> tuple[str, str]:
-        ids = found.movie_ids
+        ids, wrong = found.movie_ids, (WRONG, f"{person}: {found!r}")
         if found.source is FeatureSource.TOP_MOVIES:
-            return (TOP, "") if found.degraded and ids == self._expected.top else (WRONG, f"{person}: {found!r}")
-        whole = len(set(ids)) == K and self._expected.known.issuperset(ids)
-        ours = (found.space, found.bundle_id) == (self._expected.bundle.space, self._expected.bundle.id)
+            return (TOP, str(found.away)) if found.degraded and ids == self._expected.top else wrong
+        if (found.space, found.bundle_id) != (self._expected.bundle.space, self._expected.bundle.id):
+            return wrong
         if found.degraded and found.source is not FeatureSource.STALE:
-            return (BLIND, "") if whole and ours else (WRONG, f"{person}: {found!r}")
-        return (RIGHT, "") if ours and ids == self._expected.lists[person] else (WRONG, f"{person}: {found!r}")
+            return (BLIND, "") if len(set(ids)) == K and self._expected.known.issuperset(ids) else wrong
+        return (RIGHT, "") if ids == self._expected.lists[person] else wrong
 
     async def _like(self, fan: str, movie_id: int) -> None:
         try:
@@ -179,9 +182,9 @@ class Load:
         """Counts what came of the calls."""
         return Counter(one.said for one in self.outcomes)
 
-    def failures(self) -> list[Outcome]:
-        """Lists the calls that brought no list."""
-        return [one for one in self.outcomes if one.said not in (RIGHT, TOP, BLIND)]
+    def others(self) -> list[Outcome]:
+        """Lists the calls that brought another than the right list, or none."""
+        return [one for one in self.outcomes if one.said != RIGHT]
 
     def summary(self) -> str:
         """Says it all in a few words, with figures."""

@@ -113,7 +113,7 @@ async def test_clocks_jump(
         await load.until(RIGHT)
         await _like_now(calls, user_id, THIRD)
         back = await _encode(calls, user_id)
-    assert set(load.count()) == {RIGHT}, load.failures()
+    assert set(load.count()) == {RIGHT}, load.others()
     assert (jumped.degraded, jumped.events_used, seen(jumped)) == (False, 2, [FIRST, SECOND])
     assert (back.degraded, back.events_used, seen(back)) == (False, 3, [FIRST, SECOND, THIRD])
     assert off_s == pytest.approx(JUMPS[jump], abs=DEADLINE_S)

@@ -72,7 +72,7 @@ async def test_a_bad_way(world: World, tmp_path: Path, way: Way, happened: Happe
         ways.encoder.way = ways.retriever.way = way
         await ways.load.until(RIGHT, times=PEOPLE)
         ways.encoder.way = ways.retriever.way = Way()
-    assert set(ways.load.count()) == {RIGHT}, ways.load.failures()
+    assert set(ways.load.count()) == {RIGHT}, ways.load.others()
     happened(ways.load.summary())
 
 
@@ -98,7 +98,7 @@ async def test_a_narrow_way(world: World, tmp_path: Path, happened: Happened) ->
 async def test_connections_that_are_cut(
     world: World, tmp_path: Path, cut: Callable[[Proxy], int], happened: Happened
 ) -> None:
-    async with loaded_ways(world, tmp_path) as ways:
+    async with loaded_ways(world, tmp_path, rate=20) as ways:
         # So that some calls are on their way at any time.
         ways.encoder.way = ways.retriever.way = Way(latency_s=0.01)
         cuts = 0
@@ -106,7 +106,7 @@ async def test_connections_that_are_cut(
             cuts += cut(ways.encoder) + cut(ways.retriever)
             await ways.load.until(RIGHT, times=5)
     assert cuts >= 10
-    assert set(ways.load.count()) == {RIGHT}, ways.load.failures()
+    assert set(ways.load.count()) == {RIGHT}, ways.load.others()
     happened(f"{cuts} cuts; {ways.load.summary()}")
 
 
@@ -144,5 +144,5 @@ async def test_the_only_way_is_dead(world: World, tmp_path: Path, service: str, 
         way.release()
         back_s = await ways.load.until(RIGHT)
     assert set(ways.load.count()) == {RIGHT, said}
-    assert all(way.address in one.about for one in ways.load.failures())
+    assert all(way.address in one.about for one in ways.load.others())
     happened(f"{ways.load.summary()}; right after {back_s:.1f} s")
