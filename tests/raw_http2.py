@@ -79,6 +79,7 @@ async def raw(port: int, *, begin: bool = True) -> AsyncIterator[Raw]:
             connection.open()
         yield connection
     finally:
-        writer.close()
+        # At once: what the other side does not read would be waited for.
+        writer.transport.abort()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()

@@ -37,8 +37,8 @@ def server_options(settings: CommonSettings) -> list[tuple[str, int]]:
         # many as one connection may have are never turned away.
         ("grpc.server.max_pending_requests", settings.waiting_calls // 2),
         ("grpc.server.max_pending_requests_hard_limit", settings.waiting_calls),
-        # Ping a silent client after a minute; one that is gone without a word is dropped 20 s later. The core of grpcio
-        # 1.85 goes by the second of the two timeouts, which is a minute by default, and the documentation by the first.
+        # Ping a silent client after a minute; one that is gone without a word is dropped 20 s later. gRPC documents the
+        # first of the two timeouts, and the core of grpcio 1.85 goes by the second.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.ping_timeout_ms", 20_000),
