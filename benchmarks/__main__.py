@@ -22,6 +22,7 @@ from benchmarks import (
     preparing,
     retrieval,
     searching,
+    soak,
     startup,
     stores,
     titles,
@@ -47,9 +48,18 @@ PARTS = (
     "web",
     "demo",
 )
-ON_REQUEST = ("preparing-20m", passes.GIVEN, passes.ONE_MILLION, "retrieval", "loadtester", "interceptors", "overload")
-_ALONE = frozenset(("demo", "searching", "preparing", "stores", "titles", *ON_REQUEST)) - {"overload"}
-_SERVED = ("startup", "latency", "encoding", "web", "overload")
+ON_REQUEST = (
+    "preparing-20m",
+    passes.GIVEN,
+    passes.ONE_MILLION,
+    "retrieval",
+    "loadtester",
+    "interceptors",
+    "overload",
+    "soak",
+)
+_ALONE = frozenset(("demo", "searching", "preparing", "stores", "titles", *ON_REQUEST)) - {"overload", "soak"}
+_SERVED = ("startup", "latency", "encoding", "web", "overload", "soak")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"parts to measure (all but {', '.join(ON_REQUEST)})",
     )
     parser.add_argument(
+        "--soak-minutes", type=float, default=soak.MINUTES, metavar="N", help="how long the soak takes (%(default)g)"
+    )
+    parser.add_argument(
         "--out", type=Path, default=Path("benchmarks/results/latest.json"), help="JSON to write (%(default)s)"
     )
     return parser
@@ -94,6 +107,8 @@ def _run(options: argparse.Namespace) -> None:
         work = Work(folder, obtain_data(options.data, folder, processes), processes)
         try:
             _measure(work, frozenset(options.only), rows)
+            if "soak" in options.only:
+                rows += soak.measure(work, options.soak_minutes)
         except MarqueeError:
             # What was measured before is still worth reading.
             if rows:
