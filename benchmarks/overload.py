@@ -1,4 +1,7 @@
-"""What a service answers in time when more is asked of it than it can: an open loop at 1, 1.5 and 3 times its peak."""
+"""What a service answers in time when more is asked of it than it can: an open loop at 1, 1.5 and 3 times its peak.
+
+By connections that know nothing of overload, and where one core of the SDK can ask for so much, by SDK clients.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +33,15 @@ _PROBE_EVERY_S = 0.1
 
 
 class _Case(NamedTuple):
-    """Is a tower to ask too much of; `goals` are parts of the peak, by how many times the peak is asked."""
+    """Is a tower to ask too much of; `goals` are parts of the peak, by how many times the peak is asked.
+
+    `sdk`: it is so dear that SDK clients on one core can ask for more than it can do.
+    """
 
     name: str
     registry: Path
     goals: dict[float, float | None]
+    sdk: bool
 
 
 class _Probed(NamedTuple):
@@ -50,8 +57,8 @@ class _Probed(NamedTuple):
 
 def measure(work: Work) -> list[Row]:
     """Overloads the encoder with the pooled tower, which is cheap, and with the sequence tower, which is not."""
-    cheap = _Case("Encode by id, pooled tower", work.registry, {1.0: None, 1.5: 0.85, 3.0: 0.50})
-    dear = _Case("Encode by id, sequence tower", _sequence(work), {1.0: None, 1.5: None, 3.0: 0.60})
+    cheap = _Case("Encode by id, pooled tower", work.registry, {1.0: None, 1.5: 0.85, 3.0: 0.50}, sdk=False)
+    dear = _Case("Encode by id, sequence tower", _sequence(work), {1.0: None, 1.5: None, 3.0: 0.60}, sdk=True)
     return [row for case in (cheap, dear) for row in _overload(work, shares(), case)]
 
 
@@ -74,9 +81,10 @@ def _overload(work: Work, cores: Shares, case: _Case) -> Iterator[Row]:
     with work.processes.serve("services.user_encoder", *told, cores=cores.servers) as server:
         say(f"flooding: {case.name}")
         peak = statistics.median(block[0] for block in run_flood(work, cores, flooded, [server]))
-        for times, goal in case.goals.items():
-            yield _row(work, cores, case, server, flooded, peak, times, goal)
-        after = _ask(work, cores, server, flooded, peak / 2)
+        for sdk in (False, True) if case.sdk else (False,):
+            for times in case.goals:
+                yield _row(work, cores, case, server, flooded, peak, times, sdk=sdk)
+        after = _ask(work, cores, server, flooded, peak / 2, sdk=False)
     share = after.get("OK", 0) / after["sent"]
     what = f"{case.name}: answered of half the peak, in the {_SECONDS:g} s after that"
     yield Row("overload", what, share, "×", 0.99, _told(after), after, at_least=True)
@@ -90,22 +98,25 @@ def _row(
     flooded: Flooded,
     peak: float,
     times: float,
-    goal: float | None,
+    *,
+    sdk: bool,
 ) -> Row:
-    say(f"asking {times:g} times the peak: {case.name}")
+    who = "by SDK clients, " if sdk else ""
+    say(f"asking {times:g} times the peak, {who}{case.name}")
     with _probing(server.address) as probed:
-        ended = _ask(work, cores, server, flooded, peak * times)
+        ended = _ask(work, cores, server, flooded, peak * times, sdk=sdk)
     resident = resident_bytes(server.child.process.pid) or 0
     share = ended.get("OK", 0) / _SECONDS / peak
     beside = f"{_told(ended)}; peak {peak:,.0f}/s; {probed[0]}; {resident / 1e6:.0f} MB resident"
-    what = f"{case.name} at {times:g} times the peak: answered within {_DEADLINE_S:g} s, of the peak"
-    return Row("overload", what, share, "×", goal, beside, ended, at_least=True)
+    what = f"{case.name}, {who}at {times:g} times the peak: answered within {_DEADLINE_S:g} s, of the peak"
+    return Row("overload", what, share, "×", case.goals[times], beside, ended, at_least=True)
 
 
-def _ask(work: Work, cores: Shares, server: Server, flooded: Flooded, rate: float) -> dict[str, int]:
-    told = ("--address", server.address, "--method", flooded.method, "--requests", written(work, flooded.requests))
+def _ask(work: Work, cores: Shares, server: Server, flooded: Flooded, rate: float, *, sdk: bool) -> dict[str, int]:
+    told = ("--address", server.address, "--requests", written(work, flooded.requests))
     how = ("--rate", str(rate), "--seconds", str(_SECONDS), "--deadline-s", str(_DEADLINE_S))
-    ended = work.processes.run("benchmarks.openloop", *told, *how, cores=cores.caller)
+    module = ("benchmarks.sdkloop",) if sdk else ("benchmarks.openloop", "--method", flooded.method)
+    ended = work.processes.run(*module, *told, *how, cores=cores.caller)
     counts: dict[str, int] = json.loads(ended.stdout)
     return counts
 

@@ -13,6 +13,8 @@ from marquee.client.rpcs import Service
 
 # The core has one code for a server with too many calls and for this.
 _TOO_LARGE = "message larger than max"
+# When to come back, in milliseconds; what is no number there, -1 above all, says never (gRFC A6).
+_PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 
 class Peer(NamedTuple):
@@ -27,16 +29,23 @@ class Peer(NamedTuple):
 def translate(error: grpc.RpcError, peer: Peer) -> errors.MarqueeError:
     """Turns a failed call into an error; one that a service explained keeps its words."""
     # grpc.aio's entries are bare pairs, whatever the type stubs say.
-    trailers = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
-    details = next((value for key, value in trailers if key == errors.DETAILS_KEY), None)
-    text = error.details() or ""
+    trailers = dict(cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ()))
+    told = _translated(error.code(), error.details() or "", trailers.get(errors.DETAILS_KEY), peer)
+    pushback = trailers.get(_PUSHBACK_KEY)
+    if isinstance(told, errors.Overloaded) and isinstance(pushback, str):
+        # A proxy may say this and no RetryInfo.
+        told.retry_after_s = int(pushback) / 1000 if pushback.isdecimal() else None
+    return told
+
+
+def _translated(code: grpc.StatusCode, text: str, details: str | bytes | None, peer: Peer) -> errors.MarqueeError:
     if not isinstance(details, bytes):
-        return _unexplained(error.code(), text, peer)
+        return _unexplained(code, text, peer)
     try:
-        return errors.from_rpc(error.code(), text, details)
+        return errors.from_rpc(code, text, details)
     except DecodeError:
         # Something between here and the service wrote a trailer that is no google.rpc.Status.
-        return errors.from_rpc(error.code(), text, None)
+        return errors.from_rpc(code, text, None)
 
 
 def _unexplained(code: grpc.StatusCode, text: str, peer: Peer) -> errors.MarqueeError:

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from threading import Lock
 from time import monotonic
 
-# K of the book: as many calls are sent as are accepted, and as many again that may be refused.
+# K of the book: as many calls are sent as are accepted, and as many again that may be refused. To refuse more here, as
+# with 1.1, would hardly pay: the services' core refuses at a tenth of what an answer costs. And it would cost where a
+# service is asked for just what it can do: it refuses some of a burst, and they would be taken for overload.
 _ACCEPTED_TIMES = 2.0
 # Short, so that a service that has recovered gets its calls back within seconds.
 _WINDOW_S = 5.0
