@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from marquee.features import LIKED
 from marquee.v1 import user_encoder_pb2
 from tests.bundles import make_bundle
 from tests.encoder_rigs import Row, columns, encoder
+from tests.raw_http2 import raw
 from tests.rigs import publish
 
 EVENTS = columns(Row(1, LIKED, 0, 1000))
@@ -23,9 +22,8 @@ CALLS = {
     "Explain": user_encoder_pb2.ExplainRequest(events=EVENTS, movie_ids=[4]),
 }
 
-# HTTP/2 frames and flags (RFC 9113).
-DATA, HEADERS, SETTINGS = 0, 1, 4
-END_STREAM, END_HEADERS = 1, 4
+# The name of the status in the trailers, after its length.
+MARK = b"\x0bgrpc-status"
 
 
 @pytest.fixture(scope="module")
@@ -43,37 +41,10 @@ async def port(registry: Path, tmp_path: Path) -> AsyncIterator[int]:
 
 async def status_of(port: int, method: str, message: bytes, timeout: str) -> int:
     """Calls a method with a grpc-timeout of one's own; returns the grpc-status, which is a single digit here."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    headers = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": f"/marquee.v1.UserEncoderService/{method}",
-        ":authority": "test",
-        "te": "trailers",
-        "content-type": "application/grpc",
-        "grpc-timeout": timeout,
-    }
-    block = b"".join(literal(name.encode()) + literal(text.encode())[1:] for name, text in headers.items())
-    body = struct.pack(">BI", 0, len(message)) + message
-    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, b""))
-    writer.write(frame(HEADERS, END_HEADERS, 1, block) + frame(DATA, END_STREAM, 1, body))
-    mark = literal(b"grpc-status")[1:]
-    try:
-        await reader.readuntil(mark)
-        return int((await reader.readexactly(2))[1:])
-    except asyncio.IncompleteReadError as error:
-        raise AssertionError(f"no status came: {error.partial!r}") from None
-    finally:
-        writer.close()
-
-
-def literal(text: bytes) -> bytes:
-    """Writes a header's name: a literal that is not indexed, its length and its bytes (RFC 7541)."""
-    return bytes([0, len(text)]) + text
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+    async with raw(port) as client:
+        client.call(1, f"/marquee.v1.UserEncoderService/{method}", message, timeout)
+        trailers = await client.until(lambda frame: MARK in frame.payload)
+    return int(trailers.payload.partition(MARK)[2][1:2])
 
 
 @pytest.mark.parametrize("timeout", ["0n", "0m"])
