@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import logging
 import os
 import signal
@@ -42,7 +43,16 @@ from services.common.interceptors import Chain, Guard, Stage, access_log, access
 from services.common.limiter import Limiter
 from services.common.logs import configure_logs
 from services.common.server_options import probe_options, server_options
-from services.common.settings import CommonSettings, S, help_text, join_address, load_settings, split_address
+from services.common.settings import (
+    CHECK_CONFIG,
+    CommonSettings,
+    S,
+    effective,
+    help_text,
+    join_address,
+    load_settings,
+    split_address,
+)
 from services.common.telemetry import Telemetry
 from services.common.tls import Certificates, certificates_of
 
@@ -285,11 +295,15 @@ def run_service(
     if "--help" in arguments or "-h" in arguments:
         print(help_text(cls, program, summary))
         return 0
+    told = [argument for argument in arguments if argument != CHECK_CONFIG]
     try:
-        settings = load_settings(cls, arguments, os.environ)
+        settings = load_settings(cls, told, os.environ)
     except ConfigError as error:
         print(f"{program}: {error.message}", file=sys.stderr)
         return EXIT_CONFIG
+    if len(told) < len(arguments):
+        print(json.dumps(effective(settings), indent=1, default=str))
+        return 0
     configure_logs(name, settings)
     spare_the_collector()
     return _run(serve(settings))

@@ -13,7 +13,7 @@ import math
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,6 +22,9 @@ from marquee.errors import ConfigError
 S = TypeVar("S", bound="CommonSettings")
 
 ENVIRONMENT_PREFIX = "MARQUEE_"
+CHECK_CONFIG = "--check-config"
+# How alike a variable must be to a setting's, from 0 to 1, to be taken for a mistake: one or two letters.
+_MISSPELT = 0.85
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -193,7 +196,7 @@ def _auth_problems(settings: CommonSettings) -> Iterator[str]:
 def load_settings(cls: type[S], arguments: Sequence[str], environ: Mapping[str, str]) -> S:
     """Reads settings; raises one ConfigError that lists everything that is wrong."""
     problems: list[str] = []
-    texts = _from_environment(cls, environ) | _from_arguments(cls, arguments, problems)
+    texts = _from_environment(cls, environ, problems) | _from_arguments(cls, arguments, problems)
     values = {name: _value(cls, name, text, source, problems) for name, (text, source) in texts.items()}
     if not problems:
         settings = cls(**values)
@@ -212,6 +215,10 @@ def help_text(cls: type[CommonSettings], program: str, summary: str) -> str:
         choices = f"; one of {', '.join(rule.choices)}" if rule.choices else ""
         text = f"{rule.help}{choices} (default: {_shown_default(field)})"
         lines += textwrap.wrap(text, 108, initial_indent="      ", subsequent_indent="      ")
+    lines += [
+        f"  {CHECK_CONFIG}",
+        "      print the effective settings as JSON, or all that is wrong with them, and end",
+    ]
     return "\n".join([*lines, "  --help", "      print this", ""])
 
 
@@ -245,9 +252,20 @@ def _variable(name: str) -> str:
     return ENVIRONMENT_PREFIX + name.upper()
 
 
-def _from_environment(cls: type[CommonSettings], environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+def _from_environment(
+    cls: type[CommonSettings], environ: Mapping[str, str], problems: list[str]
+) -> dict[str, tuple[str, str]]:
     names = {field.name: _variable(field.name) for field in dataclasses.fields(cls)}
+    problems += _misspelt(environ.keys() - set(names.values()), names)
     return {name: (environ[variable], variable) for name, variable in names.items() if variable in environ}
+
+
+def _misspelt(variables: Iterable[str], names: Mapping[str, str]) -> Iterator[str]:
+    """Words a problem for each variable that is almost a setting's; others may be other programs'."""
+    for variable in sorted(one for one in variables if one.startswith(ENVIRONMENT_PREFIX)):
+        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        for nearest in difflib.get_close_matches(name, names, n=1, cutoff=_MISSPELT):
+            yield f"{variable} is not a setting; did you mean {names[nearest]}?"
 
 
 def _from_arguments(

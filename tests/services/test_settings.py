@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from marquee.errors import ConfigError
 from services.common.settings import CommonSettings, effective, help_text, load_settings, setting
 from services.retriever.settings import RetrieverSettings
 from services.user_encoder.settings import UserEncoderSettings
+from tests.rigs import run_service_process
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -168,3 +170,47 @@ def test_a_secret_is_never_shown() -> None:
     assert settings.password == "hunter2"
     assert effective(settings)["password"] == "***"
     assert effective(Sample())["password"] == ""
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("MARQUEE_METRIC_PORT", "MARQUEE_METRICS_PORT"),
+        ("MARQUEE_POLLS", "MARQUEE_POLL_S"),
+        ("MARQUEE_REGISTRYS", "MARQUEE_REGISTRY"),
+        ("MARQUEE_BLOCKLIST", "MARQUEE_BLOCK_LIST"),
+    ],
+)
+def test_a_variable_that_is_almost_a_settings_is_a_mistake(variable: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{variable} is not a setting; did you mean {meant}\\?"):
+        load_settings(RetrieverSettings, [], {variable: "1"})
+
+
+@pytest.mark.parametrize("cls", [RetrieverSettings, UserEncoderSettings])
+def test_variables_of_other_programs_are_left_alone(cls: type[CommonSettings]) -> None:
+    fields = {*dataclasses.fields(RetrieverSettings), *dataclasses.fields(UserEncoderSettings)}
+    others = {field.name for field in fields} - {field.name for field in dataclasses.fields(cls)}
+    others |= {"api_key", "encoder", "retriever", "operator_token"}
+    load_settings(cls, [], {f"MARQUEE_{name.upper()}": "?" for name in others})
+
+
+@pytest.mark.parametrize("service", ["retriever", "user_encoder"])
+def test_a_service_says_what_it_would_run_with(service: str) -> None:
+    done = run_service_process(service, "--check-config", "--threads=2", "--metrics-port=9090")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert (told["threads"], told["metrics_port"], told["auth"]) == (2, 9090, "anonymous")
+
+
+def test_a_service_says_all_that_is_wrong_with_what_it_would_run_with() -> None:
+    done = run_service_process("retriever", "--check-config", "--threads=0", "--auth=keys", "--metric-port=1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--threads" in done.stderr
+    assert "did you mean --metrics-port?" in done.stderr
+
+
+def test_secrets_are_not_shown_by_the_check() -> None:
+    done = run_service_process(
+        "retriever", "--check-config", "--milvus-uri=http://milvus:19530", "--milvus-token=user:word"
+    )
+    assert json.loads(done.stdout)["milvus_token"] == "***"
