@@ -17,13 +17,15 @@ from marquee.bundle.format import MANIFEST, Bundle
 from marquee.bundle.registry import POINTER, Registry
 from marquee.client import AsyncRecommender, BundleRole, ReplicaState
 from tests.bundles import make_bundle
-from tests.chaos.load import DEADLINE_OF_CALLS_S, RIGHT, Load, expect, loading, record_people
+from tests.chaos.load import RIGHT, Load, expect, loading, record_people
 from tests.rigs import DEADLINE_S, Process, service_process
 from tests.rollout.damage import OTHER
 
 MOVIES = 50
 BOTH = ("user_encoder", "retriever")
 _RATE = 20
+# Nothing here is to be slow, but a machine may be.
+PATIENT_S = 2.5
 _generations = itertools.count(100)
 
 
@@ -126,7 +128,7 @@ def _started(stack: contextlib.ExitStack, folder: Path, registry: Path, service:
 async def under_load(bundles: Bundles, registry: Registry, processes: list[Process]) -> AsyncIterator[Services]:
     """Loads both services to the end of the block, where every list was right and the next good bundle is taken in."""
     addresses = [f"127.0.0.1:{process.port}" for process in processes]
-    async with AsyncRecommender(*addresses, deadline_s=DEADLINE_OF_CALLS_S) as sdk:
+    async with AsyncRecommender(*addresses, deadline_s=PATIENT_S) as sdk:
         await record_people(sdk)
         async with loading(sdk, expect(bundles.served, MOVIES), rate=_RATE) as load:
             services = Services(sdk, load, registry, bundles)

@@ -18,7 +18,8 @@ import trustme
 from marquee.client import AsyncRecommender, Tls
 from marquee.errors import Unavailable
 from tests.bundles import make_bundle
-from tests.chaos.load import DEADLINE_OF_CALLS_S, RIGHT, Load, expect, loading, record_people
+from tests.chaos.damaged import PATIENT_S
+from tests.chaos.load import RIGHT, Load, expect, loading, record_people
 from tests.chaos.promises import Happened, promise
 from tests.rigs import DEADLINE_S, Process, eventually, publish, service_process
 from tests.secured import HOST, chain_of
@@ -111,7 +112,7 @@ async def secured(tmp_path: Path) -> AsyncIterator[Secured]:
         ]
         addresses = [f"{HOST}:{process.port}" for process in processes]
         tls = Tls(trusted, client.cert, client.key)
-        async with AsyncRecommender(*addresses, deadline_s=DEADLINE_OF_CALLS_S, tls=tls) as sdk:
+        async with AsyncRecommender(*addresses, deadline_s=PATIENT_S, tls=tls) as sdk:
             await record_people(sdk)
             async with loading(sdk, expect(bundle, MOVIES), rate=RATE) as load:
                 yield Secured(ca, server, client, trusted, admitted, processes, load)
