@@ -273,7 +273,7 @@ async def test_a_backup_is_taken_while_events_are_written(path: Path, tmp_path: 
         for movie in range(2, 30):
             await store.write([UserWrite("person 0", liked(movie))])
         await copying
-        with pytest.raises(StoreUnavailable, match="name a store, and a new file in a folder with room"):
+        with pytest.raises(StoreUnavailable, match="is there already: name another file with --out"):
             back_up(path, target)
     default_key_path(target).write_bytes(default_key_path(path).read_bytes())
     async with aclosing(SqliteStore(target)) as restored:
