@@ -134,7 +134,7 @@ def _loaded_at(address: str, access: Access) -> list[str]:
             "see that it runs, or leave it out if it is gone"
         ) from error
     finally:
-        for channel in links.take_all():
+        for channel in links.all():
             channel.close()
     return [one.bundle_id for one in answer.state.bundles]
 

@@ -114,24 +114,17 @@ def named(objects: tuple[Object, ...], kind: str, name: str) -> Object:
     return found
 
 
-def pod_of(one: Object) -> Object | None:
-    """Is the pod that an object makes, if it makes pods."""
-    spec: Object | None
-    if one["kind"] == "CronJob":
-        spec = one["spec"]["jobTemplate"]["spec"]["template"]
-    elif one["kind"] in ("Deployment", "StatefulSet", "Job", "DaemonSet"):
-        spec = one["spec"]["template"]
-    else:
-        spec = None
-    return spec
+def pod_of(one: Object) -> Object:
+    """Is the template of the pods that an object makes."""
+    holder = one["spec"]["jobTemplate"] if one["kind"] == "CronJob" else one
+    template: Object = holder["spec"]["template"]
+    return template
 
 
 def pods(objects: tuple[Object, ...]) -> Iterator[tuple[Object, Object]]:
     """Lists what makes pods, with the pod's template."""
-    for one in objects:
-        template = pod_of(one)
-        if template is not None:
-            yield one, template
+    for one in of_kind(objects, "CronJob", "Deployment", "StatefulSet", "Job"):
+        yield one, pod_of(one)
 
 
 def containers(template: Object) -> list[Object]:

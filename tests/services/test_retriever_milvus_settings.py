@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import dataclasses
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -22,10 +21,9 @@ from services.retriever import milvus_cleanup
 from services.retriever.milvus import Collection, open_milvus
 from services.retriever.settings import RetrieverSettings
 from tests.bundles import make_bundle
+from tests.deploy.rendering import Choice, Object, environment, named, pod_of, rendered
 from tests.milvus_rigs import needs_milvus
-from tests.rigs import ROOT, publish, run_retriever
-
-yaml: Any = importlib.import_module("yaml")
+from tests.rigs import publish, run_retriever
 
 WRONG = [
     (["--milvus-uri=localhost:19530"], "'localhost:19530' must be http://HOST:PORT, or https:// for TLS"),
@@ -73,25 +71,24 @@ def test_without_pymilvus_a_retriever_says_how_to_get_it(monkeypatch: pytest.Mon
 
 
 def test_what_is_shown_for_a_cluster_is_what_a_retriever_and_its_command_take() -> None:
-    (component,), (patch,), (job,) = (
-        list(yaml.safe_load_all((ROOT / "deploy" / "milvus" / f"{name}.yaml").read_text()))
-        for name in ("kustomization", "retriever", "drop-collections")
-    )
-    (generated,) = component["configMapGenerator"]
-    environment = dict(literal.split("=", 1) for literal in generated["literals"])
-    (retriever,) = patch["spec"]["template"]["spec"]["containers"]
-    (dropping,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    for container in (retriever, dropping):
-        assert container["envFrom"] == [{"configMapRef": {"name": generated["name"]}}]
-        assert [variable["name"] for variable in container["env"]] == ["MARQUEE_MILVUS_TOKEN"]
-    settings = load_settings(RetrieverSettings, [], environment | {"MARQUEE_MILVUS_TOKEN": "x"})
-    told = {f"MARQUEE_{field.name.upper()}" for field in dataclasses.fields(settings)}
-    assert environment.keys() <= told
+    objects = rendered(Choice("dev", ("milvus",)))
+    (retriever, *_) = pod_of(named(objects, "Deployment", "retriever"))["spec"]["containers"]
+    (dropping,) = pod_of(named(objects, "CronJob", "retriever-drop-collections"))["spec"]["containers"]
+    told = milvus_of(objects, retriever)
+    assert told == milvus_of(objects, dropping)
+    settings = load_settings(RetrieverSettings, [], told)
+    assert settings.milvus_uri.startswith("https://")
     assert settings.milvus_ca == Path("/etc/marquee/milvus/ca.crt")
     assert dropping["command"] == ["python", "-m", "services.retriever"]
     name, *flags = dropping["args"]
     assert name == milvus_cleanup.NAME
     assert milvus_cleanup.make_parser().parse_args(flags).replica == ["retriever-headless:50052"]
+
+
+def milvus_of(objects: tuple[Object, ...], container: Object) -> dict[str, str]:
+    """Is a container's environment, as far as it is about the Milvus."""
+    told = environment(objects, container)
+    return {name: value for name, value in told.items() if name.startswith("MARQUEE_MILVUS_")}
 
 
 @needs_milvus
