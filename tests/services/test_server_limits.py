@@ -22,6 +22,14 @@ from tests.rigs import DEADLINE_S, eventually
 
 # Of the server's clock for pings, so that a test need not wait for minutes.
 FASTER = 60
+PINGS = (
+    "grpc.keepalive_time_ms",
+    "grpc.keepalive_timeout_ms",
+    "grpc.http2.ping_timeout_ms",
+    "grpc.http2.min_ping_interval_without_data_ms",
+)
+# A little longer than the service lets clients be silent between two pings.
+PAUSE_S = 1.2 * 10 / FASTER
 # Calls of which some would be refused at random, and some not, if two limits were apart.
 ENOUGH = 8
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -135,6 +143,17 @@ async def test_who_pings_without_end_is_sent_away(tmp_path: Path) -> None:
         assert await served.call("Count") == b"0"
 
 
+async def test_who_pings_as_often_as_it_may_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "server_options", _faster)
+    async with serving(tmp_path, {"Count": count}) as served, raw(served.life.port) as client:
+        for _ in range(5):
+            client.ping()
+            await client.until(lambda frame: frame.kind == http2.PING and bool(frame.flags & http2.ACK))
+            await asyncio.sleep(PAUSE_S)
+        client.call(1, f"/{SERVICE}/Count")
+        assert await _answered(client) == "OK"
+
+
 async def test_connections_end_with_age_and_no_call_fails(tmp_path: Path) -> None:
     async with serving(tmp_path, {"Peer": peer}, connection_age_s=0.1) as served:
         peers: set[bytes] = set()
@@ -169,6 +188,6 @@ def _is_ping(frame: Frame) -> bool:
 
 def _faster(settings: CommonSettings) -> list[tuple[str, int]]:
     told = dict(server_options(settings))
-    for name in ("grpc.keepalive_time_ms", "grpc.keepalive_timeout_ms", "grpc.http2.ping_timeout_ms"):
+    for name in PINGS:
         told[name] //= FASTER
     return list(told.items())
