@@ -22,10 +22,14 @@ from marquee.errors import (
     SpaceNotLoaded,
     from_rpc,
 )
+from marquee.features import LIKED
+from marquee.v1.live_features_pb2 import ExportEventsRequest
+from marquee.v1.live_features_pb2_grpc import LiveFeaturesServiceStub
 from tests.bundles import make_bundle
 from tests.chaos.anything import Likely, Sent, any_bytes, any_message
 from tests.chaos.handles import resident_mib
 from tests.chaos.promises import Happened, promise
+from tests.encoder_rigs import Row, recording
 from tests.rigs import Process, publish, service_process
 
 SERVICES = ("user_encoder", "retriever")
@@ -57,7 +61,16 @@ def target(service: str, tmp_path: Path) -> Iterator[Target]:
         service_process(service, tmp_path, registry, "--drain-s=0", *store) as process,
         grpc.insecure_channel(f"127.0.0.1:{process.port}") as channel,
     ):
+        if service == "user_encoder":
+            export_once(channel)
         yield Target(process, channel, likely_in(bundle.space))
+
+
+def export_once(channel: grpc.Channel) -> None:
+    """Makes a worker import what it makes exports with, which takes 80 MiB, once."""
+    features = LiveFeaturesServiceStub(channel)
+    features.RecordEvents(recording("ada", Row(1, LIKED, 0, 1000)), timeout=HANG_S)
+    assert features.ExportEvents(ExportEventsRequest(), timeout=HANG_S).events == 1
 
 
 def likely_in(space: str) -> Likely:
