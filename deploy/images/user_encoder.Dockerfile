@@ -16,7 +16,9 @@ LABEL org.opencontainers.image.title="marquee-user-encoder" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-ENV PYTHONDONTWRITEBYTECODE=1 \
+# Without it this build of ONNX Runtime begins its maker's telemetry, and complains on stderr that it cannot store an id.
+ENV ORT_DISABLE_TELEMETRY=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     PATH=/site/bin:${PATH}
 WORKDIR /app

@@ -16,6 +16,7 @@ from tests.rigs import ROOT
 IMAGES = sorted((DEPLOY / "images").iterdir())
 images = pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.stem)
 HASHED = {"user_encoder", "retriever"}
+RUNS_ONNX = {"user_encoder", "trainer"}
 
 
 def hadolint() -> str:
@@ -52,6 +53,7 @@ def test_an_image_is_small_and_runs_as_nobody(image: Path) -> None:
     assert all("--only-binary :all:" in line for line in installs)
     assert all(("--require-hashes" in line) == (image.stem in HASHED) for line in installs)
     assert ("torch" in text) == (image.stem == "trainer")
+    assert ("ORT_DISABLE_TELEMETRY=1" in last) == (image.stem in RUNS_ONNX)
 
 
 @images
