@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import threading
 
 import numpy as np
 import numpy.typing as npt
+
+# Read when it is imported: its builds since 1.32 would report to their maker, which no service of ours does unasked.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from marquee.bundle.format import (
