@@ -16,7 +16,7 @@ from marquee.v1 import catalog_pb2, live_features_pb2, retriever_pb2, user_encod
 # What a field may well hold, by its name: most of what is drawn otherwise gets no further than the first check.
 Likely = Mapping[str, Sequence[Any]]
 
-# Services of other packages are served by the probes' server as well.
+# By service, what declares its rpcs; the health is on the port of each.
 FILES: Mapping[str, tuple[FileDescriptor, ...]] = {
     "user_encoder": (user_encoder_pb2.DESCRIPTOR, live_features_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR),
     "retriever": (retriever_pb2.DESCRIPTOR, catalog_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR),
