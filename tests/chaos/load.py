@@ -98,6 +98,7 @@ class Load:
     """Recommends to people in turn at a fixed rate, answered or not; some calls record a like of a made-up fan's.
 
     `confirmed` are the likes that were acknowledged, `refused` counts the classes of the errors of those that were not.
+    `bugs` are errors of any other kind than the SDK's.
     """
 
     def __init__(self, sdk: AsyncRecommender, expected: Expected, rate: float, likes: bool) -> None:
@@ -107,6 +108,9 @@ class Load:
         self.outcomes: list[Outcome] = []
         self.confirmed: list[tuple[str, int]] = []
         self.refused: Counter[str] = Counter()
+        self.bugs: list[BaseException] = []
+        # Nobody else's, so that what is confirmed here was not in the store before.
+        self._fan = f"fan-{time.monotonic_ns()}"
 
     async def run(self) -> None:
         """Begins calls until cancelled."""
@@ -116,19 +120,24 @@ class Load:
             await asyncio.sleep(due - time.monotonic())
             self._begin(self._recommend(f"person-{number % PEOPLE}"))
             if self._likes and number % 4 == 0:
-                self._begin(self._like(f"fan-{number // 160}", movie_record(number // 4 % 40).movie_id))
+                self._begin(self._like(f"{self._fan}-{number // 160}", movie_record(number // 4 % 40).movie_id))
 
     async def burst(self) -> None:
         """Begins many calls at once, and returns when they are on their way."""
         for person in 3 * list(self._expected.lists):
             self._begin(self._recommend(person))
-        # Half of the calls would be done after some ten times that.
+        # Any of them takes longer than that.
         await asyncio.sleep(0.002)
 
     def _begin(self, call: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(call)
         self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        task.add_done_callback(self._end)
+
+    def _end(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if error := call.exception():
+            self.bugs.append(error)
 
     async def _recommend(self, person: str) -> None:
         began = time.monotonic()
@@ -211,6 +220,7 @@ async def loading(
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await load.finish()
+    assert not load.bugs
     assert not [one for one in load.outcomes if one.said == WRONG]
     assert not [one for one in load.outcomes if one.ended - one.began > DEADLINE_OF_CALLS_S + _LATE_S]
 
