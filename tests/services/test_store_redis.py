@@ -7,10 +7,13 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from redis.asyncio.connection import Connection
 from redis.crc import key_slot
+from redis.exceptions import ConnectionError
 
 from marquee.errors import StoreUnavailable
 from marquee.features import LIKED, Events
@@ -363,3 +366,25 @@ async def test_a_redis_that_may_not_be_asked_for_new_files_is_told(
             assert await store.delete("ada", 1) is False
         assert "its files still hold what was deleted" in caplog.text
         assert "run BGREWRITEAOF and BGSAVE on each of its servers" in caplog.text
+
+
+async def test_listening_ends_also_where_the_library_makes_an_error_of_a_cancellation(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, waits = Connection.read_response, asyncio.Event()
+
+    async def read_response(self: Connection, *arguments: Any, **options: Any) -> Any:
+        if "timeout" in options:
+            waits.set()
+        try:
+            return await read(self, *arguments, **options)
+        except asyncio.CancelledError as error:
+            raise ConnectionError("lost") from error
+
+    monkeypatch.setattr(Connection, "read_response", read_response)
+    listening = asyncio.ensure_future(store.watch_deletions(lambda _: None))
+    await asyncio.wait_for(waits.wait(), PATIENCE_S)
+    listening.cancel()
+    done, _ = await asyncio.wait([listening], timeout=PATIENCE_S)
+    assert done
+    assert listening.cancelled()

@@ -33,6 +33,9 @@ async def watch(
         try:
             await _listen(servers, random.choice(await servers.nodes()), forget, listening)
         except (RedisError, OSError) as error:
+            # Seen with connections that are cut: a cancellation comes out of redis-py as a lost connection.
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError from error
             if what_to_do(error) != told:
                 told = what_to_do(error)
                 _log.warning("Redis at %s: deletions by others are heard of later: %s", where, told)
