@@ -98,8 +98,8 @@ def test_more_are_asked_for_where_few_of_them_are_allowed(
     mask_N = allowing(world, query_D, towards)
     found = indexes[EXACT].search(query_D, 100, mask_N)
     assert share_found(found, twin(world, query_D, 100, mask_N)) == 1.0
-    # Twice what should do, then four times as many again, and in the end everything is compared here.
-    assert asked == [464, 1856, 4096][:expected]
+    # Of half the movies, twice what should do to settle 100 (122), then four times as many again; then all is compared.
+    assert asked == [4 * 122, 16 * 122, 4096][:expected]
 
 
 def test_few_that_are_allowed_are_compared_here(indexes: dict[str, Index]) -> None:
