@@ -281,8 +281,9 @@ class Window:
         self.filters.genres.focus_set()
 
     def refresh(self) -> None:
-        """Looks again at everything that is shown."""
+        """Says what still waits to be heard, and looks again at everything that is shown."""
         self._timers.stop("again")
+        self.voice.again()
         self._bridge.ask("home", self._presenter.home(self._user_id, self._choice), self._home_came)
         if self._view == _FOUND_VIEW:
             self._ask_typed()
@@ -422,11 +423,7 @@ class Window:
     def _again(self) -> None:
         """Looks again in a moment, once, however many parts want to."""
         if not self._timers.waits("again"):
-            self._timers.start("again", RETRY_MS, self._look_again)
-
-    def _look_again(self) -> None:
-        self.voice.again()
-        self.refresh()
+            self._timers.start("again", RETRY_MS, self.refresh)
 
 
 def _calling(command: Callable[[], object]) -> Callable[[tk.Event[tk.Misc]], str]:

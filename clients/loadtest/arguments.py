@@ -33,6 +33,8 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         description="Asks the services as people would, at the rate that you want, and reports how they answered.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        # A key given under a shortened flag would not be known for one, and be written into the report.
+        allow_abbrev=False,
     )
     _add_target(top.add_argument_group("services"), environment)
     _add_load(top.add_argument_group("load"))

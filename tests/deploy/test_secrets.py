@@ -12,6 +12,7 @@ import pytest
 
 from deploy.make_secrets import CALLERS, main
 from services.common.callers import parse_callers
+from services.common.policy import POLICY, Role
 from services.user_encoder.stores.redis_url import parse_redis_url
 from tests.deploy.rendering import OVERLAYS, environment, everything, pods
 
@@ -39,6 +40,13 @@ def test_each_key_lets_its_caller_in_by_key_and_by_certificate(made: Secrets) ->
         assert by_name is not None
         assert by_key.name == by_name.name == name
         assert by_key.roles == by_name.roles == set(CALLERS[name])
+
+
+def test_the_page_may_show_and_forget_what_people_said(made: Secrets) -> None:
+    page = parse_callers(Path("callers"), made["callers"]["callers"]).by_names(["web"])
+    assert page is not None
+    for rpc in ("RecordEvents", "GetHistory", "DeleteUser"):
+        assert page.roles & {Role.ADMIN, POLICY[f"/marquee.v1.LiveFeaturesService/{rpc}"]}
 
 
 def test_the_store_has_a_url_with_its_password_and_a_key(made: Secrets) -> None:

@@ -376,6 +376,7 @@ async def test_the_page_asks_nothing_of_any_server(tmp_path: Path) -> None:
         (("--precision=0",), "'0' is no share from 0.005 to 1"),
         (("--encoder=nowhere",), "encoder is 'nowhere', which is no address"),
         (("--tls-cert=a.pem",), "tls has a cert and no key"),
+        (("--api=key",), "unrecognized arguments: --api=key"),
         (("--api-key=a b",), "api_key has a character that no key has"),
     ],
 )

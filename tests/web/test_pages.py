@@ -229,6 +229,8 @@ def test_behind_a_proxy_cookies_are_for_https(page_of_all: Page, tmp_path: Path)
         answer = caller.get("/")
         assert "Secure" in answer.cookies["marquee_session"].split("; ")
         assert answer.headers["strict-transport-security"] == "max-age=15768000"
+        # Everybody who comes through the proxy comes from this machine: without a token nobody is the operator.
+        assert caller.get("/operator").status == 403
 
 
 def test_a_key_file_keeps_people_over_a_restart(page_of_all: Page, tmp_path: Path) -> None:
