@@ -13,9 +13,8 @@ from typing import Any
 
 from marquee.bundle.following import follow, keep_following
 from marquee.bundle.registry import KEEP, Check, Pointer, Registry
-from marquee.bundle.replicas import Access, asking
+from marquee.bundle.replicas import Access, asking, tls_of
 from marquee.bundle.v1 import bundle_pb2
-from marquee.client.tls import Tls
 from marquee.errors import BundleError, MarqueeError, RegistryError
 
 DEFAULT_REGISTRY = ".marquee/registry"
@@ -127,8 +126,7 @@ def _activate(registry: Registry, options: argparse.Namespace) -> None:
 
 
 def _access(options: argparse.Namespace) -> Access:
-    files = (options.tls_ca, options.tls_cert, options.tls_key)
-    return Access(Tls(*files, server_name=options.tls_name) if any(files) else None, options.api_key)
+    return Access(tls_of(options.tls_ca, options.tls_cert, options.tls_key, options.tls_name), options.api_key)
 
 
 def _roll_back(registry: Registry, options: argparse.Namespace) -> None:

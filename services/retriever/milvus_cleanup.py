@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from marquee.bundle.registry import KEEP, Registry
-from marquee.bundle.replicas import Access, addresses
-from marquee.client import Tls
+from marquee.bundle.replicas import Access, addresses, tls_of
 from marquee.client.channels import Links, Transport
 from marquee.client.rpcs import GET_INDEX
 from marquee.errors import ConfigError, MarqueeError, Unavailable
@@ -115,9 +114,7 @@ def _named_in(registry: Path, keep: int) -> set[str]:
 
 def _loaded_by(replica: str, options: argparse.Namespace) -> set[str]:
     """Asks a retriever, at every address that its name has, which bundles it has loaded."""
-    tls = None
-    if options.tls_ca or options.tls_cert or options.tls_key:
-        tls = Tls(options.tls_ca, options.tls_cert, options.tls_key, options.tls_name)
+    tls = tls_of(options.tls_ca, options.tls_cert, options.tls_key, options.tls_name)
     access = Access(tls, os.environ.get("MARQUEE_API_KEY", "")).named(replica)
     return {bundle_id for address in addresses(replica) for bundle_id in _loaded_at(address, access)}
 
