@@ -102,7 +102,7 @@ def _problem(replica: str, space: str, access: Access) -> str:
 
 def _state(replica: str, told: Settings) -> types_pb2.ReplicaState:
     """Asks an encoder or a retriever what it has loaded; raises grpc.RpcError."""
-    with _channel(replica, told) as channel:
+    with open_channel(replica, told) as channel:
         encoder = user_encoder_pb2_grpc.UserEncoderServiceStub(channel)
         retriever = retriever_pb2_grpc.RetrieverServiceStub(channel)
         try:
@@ -115,7 +115,8 @@ def _state(replica: str, told: Settings) -> types_pb2.ReplicaState:
         return retriever.GetIndex(index, timeout=TIMEOUT_S, metadata=told.metadata).state
 
 
-def _channel(replica: str, told: Settings) -> grpc.Channel:
+def open_channel(replica: str, told: Settings) -> grpc.Channel:
+    """Opens a channel to one replica."""
     if told.credentials is None:
         return grpc.insecure_channel(replica, told.options)
     return grpc.secure_channel(replica, told.credentials.channel_credentials(), told.options)

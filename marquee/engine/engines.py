@@ -101,6 +101,10 @@ class Engine(Protocol):
     def propose(self, query_D: Floats, wanted: int, allowed: Allowed | None, *, fast: bool) -> Int64s:
         """Lists at most `wanted` rows, all of them allowed, best first; fewer where it comes by no more."""
 
+
+class _Opened(Engine, Protocol):
+    """Is an engine that was opened from a file, and can show what that holds."""
+
     def vector(self, row: int, near_D: Floats) -> Floats | None:
         """Reads the vector that is stored for a row, None where it is not found where `near_D` belongs."""
 
@@ -152,10 +156,6 @@ class Nowhere:
     def propose(self, query_D: Floats, wanted: int, allowed: Allowed | None, *, fast: bool) -> Int64s:
         """Lists no rows."""
         return np.zeros(0, np.int64)
-
-    def vector(self, row: int, near_D: Floats) -> Floats | None:
-        """Has none."""
-        return None
 
 
 class Graph:
@@ -333,7 +333,7 @@ def _kind_of(index: FaissIndex) -> str:
     return kinds.get(type(index), "")
 
 
-def _engine(index: FaissIndex, path: Path, spec: Spec) -> Engine:
+def _engine(index: FaissIndex, path: Path, spec: Spec) -> _Opened:
     if spec.kind == EXACT:
         return Flat(index)
     if spec.kind == HNSW:
@@ -350,7 +350,7 @@ def _check_parameter(path: Path, name: str, found: int, spec: Spec) -> None:
         )
 
 
-def _check_vectors(path: Path, engine: Engine, spec: Spec, vectors_ND: Floats) -> None:
+def _check_vectors(path: Path, engine: _Opened, spec: Spec, vectors_ND: Floats) -> None:
     """Compares some rows: what was built over other vectors, or other rows, is told at once."""
     if len(vectors_ND) == 0:
         return

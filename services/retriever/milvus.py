@@ -312,10 +312,6 @@ class Asking:
             collection.mend()
             raise
 
-    def vector(self, row: int, near_D: Floats) -> Floats | None:
-        """Has no vector at hand."""
-        return None
-
 
 class Probing(Asking):
     """Asks a collection that was just filled: patiently, and with nothing else to fall back on."""

@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING
 import grpc
 
 from marquee.bundle.registry import KEEP, Registry
-from marquee.bundle.replicas import Access, addresses, tls_of
-from marquee.client.channels import Links, Transport
-from marquee.client.rpcs import GET_INDEX
+from marquee.bundle.replicas import TIMEOUT_S, Access, addresses, open_channel, tls_of
 from marquee.errors import ConfigError, MarqueeError, Unavailable
-from marquee.v1 import retriever_pb2
+from marquee.v1 import retriever_pb2, retriever_pb2_grpc
 from services.common.server import EXIT_CONFIG
 from services.common.settings import load_settings
 from services.retriever.milvus import connect, told
@@ -40,7 +38,6 @@ _ABOUT = (
 )
 # What is younger may be being filled, for a bundle that this copy of the registry does not have yet.
 YOUNG_S = 3600.0
-_REPLICA_TIMEOUT_S = 5.0
 _MILVUS_TIMEOUT_S = 60.0
 _VARIABLES = {"MARQUEE_MILVUS_URI", "MARQUEE_MILVUS_TOKEN", "MARQUEE_MILVUS_CA"}
 
@@ -121,18 +118,16 @@ def _loaded_by(replica: str, options: argparse.Namespace) -> set[str]:
 
 def _loaded_at(address: str, access: Access) -> list[str]:
     told = access.to(address)
-    links = Links(Transport(grpc.insecure_channel, grpc.secure_channel), told)
+    request = retriever_pb2.GetIndexRequest()
     try:
-        get_index = links.next().methods[GET_INDEX]
-        answer = get_index(retriever_pb2.GetIndexRequest(), timeout=_REPLICA_TIMEOUT_S, metadata=told.metadata)
+        with open_channel(address, told) as channel:
+            index = retriever_pb2_grpc.RetrieverServiceStub(channel)
+            answer = index.GetIndex(request, timeout=TIMEOUT_S, metadata=told.metadata)
     except grpc.RpcError as error:
         raise Unavailable(
             f"nothing was dropped: {address} does not say what it has loaded ({error.code().name}: {error.details()}); "
             "see that it runs, or leave it out if it is gone"
         ) from error
-    finally:
-        for channel in links.all():
-            channel.close()
     return [one.bundle_id for one in answer.state.bundles]
 
 
