@@ -93,6 +93,8 @@ def _check_unique(ascending: Sequence[MovieRecord]) -> None:
 
 
 def _to_row(movie: MovieRecord) -> list[Any]:
+    if movie.language:
+        _pack((movie.language,), movie)
     return [_pack(value, movie) if isinstance(value, tuple) else value for value in movie]
 
 

@@ -316,7 +316,7 @@ class Registry:
 
     def _check_present(self, *bundle_ids: str) -> None:
         for bundle_id in bundle_ids:
-            if bundle_id and not (self.bundle_path(bundle_id) / MANIFEST).is_file():
+            if bundle_id and not os.path.isfile(self.bundle_path(bundle_id) / MANIFEST):
                 raise RegistryError(
                     f"{self._pointer}: points to bundle {bundle_id}, which is not at {self.bundle_path(bundle_id)}; "
                     "put that folder back, or publish the bundle again"

@@ -10,10 +10,17 @@ from typing import NamedTuple, TypeVar, Unpack
 from google.rpc import code_pb2
 
 from marquee.client import answers, requests
-from marquee.client.flows import AWAY, loaded_space, movies
+from marquee.client.flows import loaded_space, movies
 from marquee.client.rpcs import BATCH_ENCODE, BATCH_SEARCH, Flow, Page, Pages, call
 from marquee.client.values import BatchResult, ListOptions, Movie, Person, Recommendations
-from marquee.errors import DeadlineExceeded, InvalidRequest, MarqueeError, SpaceNotLoaded, from_status
+from marquee.errors import (
+    InvalidRequest,
+    MarqueeError,
+    PermissionDenied,
+    SpaceNotLoaded,
+    Unauthenticated,
+    from_status,
+)
 from marquee.v1 import retriever_pb2, user_encoder_pb2
 
 T = TypeVar("T")
@@ -21,6 +28,8 @@ T = TypeVar("T")
 # A call takes 1,024 people. With 256 even answers with 10,000 seen movies for each stay below 32 MiB, and one chunk
 # keeps a service busy for milliseconds, not for a tenth of a second.
 _PEOPLE = 256
+# What is wrong for all people alike is raised; anything else is of one chunk.
+_OF_ALL = (InvalidRequest, Unauthenticated, PermissionDenied)
 # Half of what a service receives in one message.
 _BYTES = 16 << 20
 
@@ -109,7 +118,9 @@ def _chunk(asked: Sequence[_Asked], plan: _Plan) -> Flow[Page[BatchResult]]:
     items = [one.item for one in asked if one.item is not None]
     try:
         outcomes = iter((yield from _outcomes(items, plan)))
-    except (*AWAY, DeadlineExceeded) as error:
+    except _OF_ALL:
+        raise
+    except MarqueeError as error:
         outcomes = iter([error] * len(items))
     return Page(tuple(_result(one.person, one.error or next(outcomes)) for one in asked))
 

@@ -97,10 +97,17 @@ def parse_callers(path: Path, text: bytes) -> Callers:
 
 
 def _callers(path: Path, lines: Iterable[str]) -> Iterator[Caller]:
+    certified: set[str] = set()
     for number, line in enumerate(lines, start=1):
         words = line.partition("#")[0].split()
-        if words:
-            yield _caller(f"{path}:{number}", words)
+        if not words:
+            continue
+        caller = _caller(f"{path}:{number}", words)
+        if caller.digest is None and caller.name in certified:
+            raise ConfigError(f"{path}:{number}: a line above names the same certificate; put all its roles into one")
+        if caller.digest is None:
+            certified.add(caller.name)
+        yield caller
 
 
 def _caller(where: str, words: list[str]) -> Caller:

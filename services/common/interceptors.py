@@ -17,6 +17,7 @@ no request of their method pass the chain like one, and are refused where the se
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -207,19 +208,25 @@ def access_log(method: str, call: Call) -> Call:
 
     async def logged(request: Any, context: Context) -> Any:
         began = time.perf_counter()
+        cancelled: grpc.StatusCode | None = None
         try:
             return await call(request, context)
+        except asyncio.CancelledError:
+            cancelled = given_up(context)
+            raise
         finally:
-            ended = {"method": method, "code": _code_name(context), "request_id": request_id_in(request)}
+            code = cancelled or context.code()
+            name = "OK" if code is None else code.name
+            ended = {"method": method, "code": name, "request_id": request_id_in(request)}
             taken_ms = (time.perf_counter() - began) * 1000
             _log.debug("%s: %s in %.1f ms", method, ended["code"], taken_ms, extra={**ended, "ms": taken_ms})
 
     return logged
 
 
-def _code_name(context: Context) -> str:
-    code = context.code()
-    return "OK" if code is None else code.name
+def given_up(context: Context) -> grpc.StatusCode:
+    """Says why a call was cancelled: gRPC's core cancels what has expired, and what the caller gave up."""
+    return grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
 
 
 def errors(method: str, call: Call) -> Call:

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.common.interceptors import Call, Context
+from services.common.interceptors import Call, Context, given_up
 from services.common.limiter import Lane
 from services.common.spaces import Spaces, role_name
 
@@ -123,7 +123,7 @@ class Telemetry:
             try:
                 answer = await call(request, context)
             except asyncio.CancelledError:
-                counted.ended(_given_up(context), time.perf_counter() - began)
+                counted.ended(given_up(context), time.perf_counter() - began)
                 raise
             except BaseException:
                 counted.ended(context.code(), time.perf_counter() - began)
@@ -217,8 +217,3 @@ def _of_spaces(prefix: str, spaces: Spaces[Any]) -> list[Metric]:
         f"{prefix}reload_failed", "1 while a newer pointer cannot be followed.", float(bool(state.reload_error))
     )
     return [bundles, movies, loaded_at, generation, failed]
-
-
-def _given_up(context: Context) -> grpc.StatusCode:
-    """Says why a call was cancelled: gRPC's core cancels what has expired, and what the caller gave up."""
-    return grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED

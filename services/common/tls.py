@@ -63,7 +63,7 @@ class Certificates:
 
     def _parse(self, chain: bytes, key: bytes, client_ca: bytes | None = None) -> _Loaded:
         certificates = _certificates(self._cert, chain)
-        if _public_key(self._key, key) != certificates[0].public_key():
+        if _public_key(self._key, key) != _key_in(self._cert, certificates[0]):
             raise ConfigError(
                 f"{self._key}: is not the key of the first certificate in {self._cert}; put there two that belong "
                 "together"
@@ -90,6 +90,13 @@ def _certificates(path: Path, pem: bytes) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(pem)
     except ValueError as error:
         raise ConfigError(f"{path}: has no certificates that can be read; write them as PEM") from error
+
+
+def _key_in(path: Path, certificate: x509.Certificate) -> PublicKeyTypes:
+    try:
+        return certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"{path}: its key is of a kind that is not known here; use RSA or a named curve") from error
 
 
 def _public_key(path: Path, pem: bytes) -> PublicKeyTypes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit, urlunsplit
 
 from marquee.errors import ConfigError
 
@@ -22,11 +22,22 @@ def check_url(text: str) -> None:
     if not is_url(text):
         return
     parts = urlsplit(text)
+    check_port(parts)
     database = parts.path.strip("/") or "0"
     if parts.scheme not in ("redis", "rediss") or not parts.hostname or not database.isdigit() or parts.fragment:
         raise ValueError("must be a file, or redis://HOST:PORT/DB?key=NAME, or rediss:// for TLS")
     if set(parse_qs(parts.query, keep_blank_values=True)) - {"key"}:
         raise ValueError("must have nothing behind the ? but key=NAME")
+
+
+def check_port(parts: SplitResult) -> None:
+    """Raises ValueError where a URL's port is none, without what stands there: it may be a piece of a password."""
+    try:
+        good = parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("must have a port from 1 to 65535; write / and : in a password as %2F and %3A")
 
 
 def without_user(text: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from services.common.settings import CommonSettings, setting, split_address
-from services.retriever.blocked_key import check_url, without_user
+from services.retriever.blocked_key import check_port, check_url, without_user
 
 # What a search is made of while Milvus does not answer: all vectors, which are compared here, or nothing.
 EXACTLY, NOTHING = "exact", "unavailable"
@@ -18,7 +18,8 @@ def check_milvus_uri(text: str) -> None:
     if not text:
         return
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+    check_port(parts)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(
             "must be http://HOST:PORT, or https:// for TLS, with /DATABASE where it is not the default one"
         )
@@ -26,10 +27,6 @@ def check_milvus_uri(text: str) -> None:
         raise ValueError("must not hold a user or password: give them as --milvus-token")
     if "/" in parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError("must have nothing after the database")
-
-
-def _without_user(text: str) -> str:
-    return text.rpartition("@")[2]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ class RetrieverSettings(CommonSettings):
         "Milvus that searches, http://HOST:PORT or https://HOST:PORT, with /DATABASE where it is not the default one; "
         "empty: the bundle's own index",
         check=check_milvus_uri,
-        shown=_without_user,
+        shown=without_user,
     )
     milvus_token: str = setting("", "Milvus's USER:PASSWORD, or its API key", secret=True)
     milvus_ca: Path | None = setting(

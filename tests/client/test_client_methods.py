@@ -145,10 +145,19 @@ class TestBatch:
         assert [request.space for request in services.fake.requests("BatchSearch")] == [SPACE, "newer"]
         assert results[0].recommendations.space == "newer"
 
-    async def test_a_chunk_without_an_answer_costs_only_its_people(self, client: Ask, services: Services) -> None:
-        services.fake.then("BatchEncode", errors.DeadlineExceeded("too slow"))
+    @pytest.mark.parametrize(
+        ("answer", "error"),
+        [
+            (errors.DeadlineExceeded("too slow"), errors.DeadlineExceeded),
+            (errors.MarqueeError("internal error 1"), errors.RemoteError),
+        ],
+    )
+    async def test_a_chunk_without_an_answer_costs_only_its_people(
+        self, client: Ask, services: Services, answer: errors.MarqueeError, error: type[errors.MarqueeError]
+    ) -> None:
+        services.fake.then("BatchEncode", answer)
         results = await client("batch", [str(number) for number in range(257)], k=1)
-        assert {type(one.error) for one in results[:256]} == {errors.DeadlineExceeded}
+        assert {type(one.error) for one in results[:256]} == {error}
         assert results[256].recommendations is not None
 
     async def test_what_is_wrong_with_all_is_raised(self, client: Ask, services: Services) -> None:

@@ -133,6 +133,7 @@ def test_equal_movies_give_equal_bytes_whatever_their_order(tmp_path: Path) -> N
         ([MovieRecord(0, "Zero")], "movie 0"),
         ([MovieRecord(1, "One", genres=("Drama", ""))], "movie 1"),
         ([MovieRecord(1, "One", cast=("two\nlines",))], "must be one line"),
+        ([MovieRecord(1, "One", language="en\nUS")], "must be one line"),
         ([MovieRecord(1, "One", year=np.int64(1999))], r"movie\.year.*give plain int"),  # type: ignore[arg-type]
     ],
 )

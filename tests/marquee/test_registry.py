@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import json
 import os
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -325,6 +327,24 @@ def test_a_pointer_that_cannot_be_read_is_refused_by_readers_and_writers(
             registry.read()
         with pytest.raises(RegistryError, match=r"registry\.json: is not a pointer"):
             registry.publish(make("A").path, check=None)
+
+
+def test_a_disk_that_fails_is_a_sentence_and_not_the_end_of_who_looks(
+    registry: Registry, make: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make("A")
+    publish(registry, bundle)
+    plain = os.stat
+
+    def stale(path: Any, *rest: Any, **more: Any) -> os.stat_result:
+        if str(path).endswith(MANIFEST):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return plain(path, *rest, **more)
+
+    # A network's disk that is gone cannot be had here.
+    monkeypatch.setattr(os, "stat", stale)
+    with pytest.raises(RegistryError, match=f"bundle {bundle.id}, which is not at "):
+        registry.read()
 
 
 def test_a_bundle_that_is_gone_is_named_and_can_be_published_again(registry: Registry, make: Made) -> None:

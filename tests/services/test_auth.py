@@ -275,6 +275,15 @@ def test_a_file_of_callers_is_read() -> None:
     assert len(parse_callers(Path("callers"), b"")) == 0
 
 
+def test_two_lines_for_one_certificate_are_refused_and_two_keys_of_a_name_are_not() -> None:
+    with pytest.raises(ConfigError, match="callers:2: a line above names the same certificate") as refused:
+        parse_callers(Path("callers"), b"ops reader certificate\nops admin certificate")
+    assert "ops" not in refused.value.message
+    assert (
+        len(parse_callers(Path("callers"), f"ops reader {HASH}\nops admin {HASH}\nops admin certificate".encode())) == 3
+    )
+
+
 def new_key(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "services.common.keys", "new", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

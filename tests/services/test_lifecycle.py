@@ -28,8 +28,9 @@ from marquee.v1 import retriever_pb2, retriever_pb2_grpc
 from services.common.server import AddressUnavailable, Life
 from services.common.settings import CommonSettings
 from tests.bundles import make_bundle
+from tests.chain_rigs import serving
 from tests.restart_rigs import restart
-from tests.rigs import DEADLINE_S, ROOT, error_of, publish, retriever, retriever_process, run_retriever
+from tests.rigs import DEADLINE_S, ROOT, error_of, eventually, publish, retriever, retriever_process, run_retriever
 
 Stub: TypeAlias = "retriever_pb2_grpc.RetrieverServiceAsyncStub"
 SERVICE = "marquee.v1.RetrieverService"
@@ -189,6 +190,32 @@ async def test_calls_are_logged_at_the_level_debug(tmp_path: Path, registry: Pat
         ("INVALID_ARGUMENT", "of the caller"),
     ]
     assert all(line["ms"] > 0 for line in calls)
+
+
+async def test_a_call_that_was_given_up_is_not_logged_as_answered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = asyncio.Event()
+
+    async def wait(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+        begun.set()
+        await asyncio.Event().wait()
+        return b""
+
+    def codes() -> list[str]:
+        return [vars(record)["code"] for record in caplog.records if "code" in vars(record)]
+
+    with caplog.at_level(logging.DEBUG, "services.common.interceptors"):
+        async with serving(tmp_path, {"Wait": wait}) as served:
+            call = served.call("Wait")
+            await begun.wait()
+            call.cancel()
+            await eventually(lambda: bool(codes()))
+            assert codes() == ["CANCELLED"]
+            with pytest.raises(grpc.aio.AioRpcError):
+                await served.call("Wait", timeout=0.2)
+            await eventually(lambda: len(codes()) == 2)
+            assert codes() == ["CANCELLED", "DEADLINE_EXCEEDED"]
 
 
 def test_a_second_server_on_the_port_is_refused_in_a_sentence(tmp_path: Path, registry: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 import trustme
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -68,6 +70,14 @@ def cut_off(files: Files, ca: trustme.CA) -> None:
     files.cert.write_bytes(files.cert.read_bytes()[:200])
 
 
+def of_an_unknown_curve(files: Files, ca: trustme.CA) -> None:
+    der = x509.load_pem_x509_certificate(files.cert.read_bytes()).public_bytes(Encoding.DER)
+    p256, unknown = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d03017f")
+    assert der.count(p256) == 1
+    text = base64.encodebytes(der.replace(p256, unknown)).decode()
+    files.cert.write_text(f"-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n")
+
+
 def key_gone(files: Files, ca: trustme.CA) -> None:
     files.key.unlink()
 
@@ -80,6 +90,7 @@ BAD = pytest.mark.parametrize(
         (of_another_key, r"server\.key: is not the key of the first certificate in .*server\.pem"),
         (with_a_password, r"server\.key: has no key that can be read; write it as PEM, without a password"),
         (cut_off, r"server\.pem: has no certificates that can be read; write them as PEM"),
+        (of_an_unknown_curve, r"server\.pem: its key is of a kind that is not known here; use RSA or a named curve"),
         (key_gone, r"server\.key: cannot be read \(No such file .*\); put the file back, or .* --tls-key"),
     ],
 )
