@@ -45,6 +45,8 @@ _DROP_S = 5.0
 _LOOK_S = 0.2
 # Seconds after which a fill that does not grow is taken for one whose replica is gone.
 _STALLED_S = 10.0
+# A node builds the index of a whole segment, of up to a gigabyte, before it counts as built.
+_INDEX_STALLED_S = 600.0
 
 
 class Fill(NamedTuple):
@@ -210,12 +212,28 @@ class Filling:
         Each step may be done twice, by two replicas at once, and gone on with after one was killed.
         """
         self._client.flush(name, timeout=_STEP_S)
-        while int(self._client.describe_index(name, VECTOR, timeout=_STEP_S)["pending_index_rows"]) > 0:
-            self._pause()
+        self._await_index(name)
         if not self._is_whole(name):
             return False
         self._point(name)
         return True
+
+    def _await_index(self, name: str) -> None:
+        """Waits while the index grows; raises BundleError where it stands still for too long."""
+        left, grew_at = self._unindexed(name), time.monotonic()
+        while left > 0:
+            self._pause()
+            now_left = self._unindexed(name)
+            if now_left < left:
+                left, grew_at = now_left, time.monotonic()
+            elif time.monotonic() >= grew_at + _INDEX_STALLED_S:
+                raise BundleError(
+                    f"{name} in Milvus: {left} movies have waited for their index for {_INDEX_STALLED_S:g} s; see that "
+                    "its index nodes run. The bundle is tried again by itself"
+                )
+
+    def _unindexed(self, name: str) -> int:
+        return int(self._client.describe_index(name, VECTOR, timeout=_STEP_S)["pending_index_rows"])
 
     def _point(self, name: str) -> None:
         from pymilvus import MilvusException

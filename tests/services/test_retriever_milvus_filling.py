@@ -113,6 +113,22 @@ def test_a_collection_is_filled_once(client: MilvusClient) -> None:
     assert np.allclose(row["vector"], np.random.default_rng(1).standard_normal((MOVIES, DIMENSION))[7], atol=1e-6)
 
 
+def test_an_index_that_nobody_builds_is_a_sentence_and_goes_on_later(
+    client: MilvusClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pymilvus import MilvusClient
+
+    # Milvus Lite builds an index at once; a cluster without index nodes answers so.
+    with monkeypatch.context() as stuck:
+        stuck.setattr(milvus_filling, "_INDEX_STALLED_S", 0.1)
+        stuck.setattr(MilvusClient, "describe_index", lambda *_, **__: {"pending_index_rows": MOVIES})
+        with pytest.raises(BundleError, match=rf"{MOVIES} movies have waited for their index for 0.1 s; see that"):
+            filling(client).run()
+    assert len(counted(client)) == 1
+    filling(client).run()
+    assert counted(client) == {pointed(client): MOVIES}
+
+
 def test_each_bundle_has_its_own(client: MilvusClient) -> None:
     filling(client, 1).run()
     filling(client, 2).run()
