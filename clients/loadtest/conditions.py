@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from clients.loadtest.tally import Tally, milliseconds
+from clients.loadtest.tally import LATE, Tally, milliseconds
 
 _CONDITION = re.compile(
     r"(?P<metric>p\d{1,2}(?:\.\d+)?|mean|max|errors|degraded|rate)\s*(?P<sign><=|>=|<|>)\s*"
@@ -37,7 +37,7 @@ class Condition(NamedTuple):
     number: float
 
     def value(self, tally: Tally, rate: float) -> float | None:
-        """Reads the metric off a tally; None where a time is asked for and nothing was answered."""
+        """Reads the metric off a tally; None for a time that was not reached: too few calls were answered in time."""
         if self.metric == "rate":
             return rate
         if self.metric == "errors":
@@ -46,10 +46,15 @@ class Condition(NamedTuple):
             return tally.degraded / tally.ok if tally.ok else 0.0
         return self._time(tally) if tally.ok else None
 
-    def _time(self, tally: Tally) -> float:
+    def _time(self, tally: Tally) -> float | None:
+        late = tally.codes[LATE]
         if self.metric == "mean":
-            return float(tally.latency.get_mean_value()) / 1000
-        return milliseconds(tally.latency, 100.0 if self.metric == "max" else float(self.metric[1:]))
+            return None if late else float(tally.latency.get_mean_value()) / 1000
+        percent = 100.0 if self.metric == "max" else float(self.metric[1:])
+        if late:
+            # They took longer than all that were answered, nobody knows how much.
+            percent *= (tally.ok + late) / tally.ok
+        return None if percent > 100.0 else milliseconds(tally.latency, percent)
 
     def holds(self, value: float) -> bool:
         """Says whether the comparison is true of a value."""

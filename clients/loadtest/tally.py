@@ -12,6 +12,7 @@ import numpy.typing as npt
 from hdrh.histogram import HdrHistogram
 
 OK = "OK"
+LATE = "DEADLINE_EXCEEDED"
 BAD_ANSWER = "BAD_ANSWER"
 # Microseconds, to three digits: a latency is never off by more than 0.1 %.
 _LOWEST_US, _HIGHEST_US, _DIGITS = 1, 600_000_000, 3

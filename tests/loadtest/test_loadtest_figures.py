@@ -84,6 +84,16 @@ def test_conditions_compare(text: str, value: float, true: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "value"), [("p50>1ms", 3.0), ("p60>1ms", 3.0), ("p61>1ms", None), ("max>1ms", None), ("mean>1ms", None)]
+)
+def test_calls_that_ran_out_of_time_took_longer_than_all_others(text: str, value: float | None) -> None:
+    tally = tally_of(1, 2, 3)
+    tally.codes["DEADLINE_EXCEEDED"] = 2
+    # Of five calls the third, at 60 %, is the last that was answered; at 50 % it is the third, too: half of 5, rounded up.
+    assert parse_condition(text).value(tally, 1.0) == (None if value is None else pytest.approx(value, rel=0.002))
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("p99", "'p99' is no condition: write a metric"),
