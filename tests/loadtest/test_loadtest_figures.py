@@ -89,7 +89,7 @@ def test_conditions_compare(text: str, value: float, true: bool) -> None:
 def test_calls_that_ran_out_of_time_took_longer_than_all_others(text: str, value: float | None) -> None:
     tally = tally_of(1, 2, 3)
     tally.codes["DEADLINE_EXCEEDED"] = 2
-    # Of five calls the third, at 60 %, is the last that was answered; at 50 % it is the third, too: half of 5, rounded up.
+    # Of five calls the third, at 60 %, is the last that was answered; at 50 % it is the third, too: 2.5, rounded up.
     assert parse_condition(text).value(tally, 1.0) == (None if value is None else pytest.approx(value, rel=0.002))
 
 
