@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Final, NamedTuple, Protocol
@@ -162,7 +163,7 @@ class Meter:
     def __init__(self, urls: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._urls = urls
         self._clock = clock
-        self._last: _Sample | None = None
+        self._last: Mapping[str, _Sample] | None = None
         self._at_s = 0.0
         self._rates = Rates((), 0.0, ())
         self._turn = asyncio.Lock()
@@ -183,10 +184,12 @@ class Meter:
     async def _read(self, now: float) -> None:
         texts = await asyncio.gather(*(asyncio.to_thread(_fetch, url) for url in self._urls))
         problems = tuple(text.problem for text in texts if text.problem)
-        sample = _sample(text.body for text in texts)
-        rows = () if self._last is None else _compare(self._last, sample, now - self._at_s)
-        self._rates = Rates(rows, now - self._at_s if self._last else 0.0, problems)
-        self._last, self._at_s = sample, now
+        looks = {url: _sample(text.body) for url, text in zip(self._urls, texts, strict=True) if not text.problem}
+        before, seconds = self._last or {}, now - self._at_s
+        # Of a service that missed a look it is not known when its calls were.
+        rows = _rows([_since(before[url], look) for url, look in looks.items() if url in before], seconds)
+        self._rates = Rates(rows, 0.0 if self._last is None else seconds, problems)
+        self._last, self._at_s = looks, now
 
 
 class _Text(NamedTuple):
@@ -203,16 +206,17 @@ def _fetch(url: str) -> _Text:
         return _Text("", f"{url} does not answer ({reason}); start the service with --metrics-port")
 
 
-def _sample(texts: Iterable[str]) -> _Sample:
-    sample = _Sample(defaultdict(float), defaultdict(float), defaultdict(lambda: defaultdict(float)))
-    for text in texts:
-        try:
-            for family in text_string_to_metric_families(text):
-                for one in family.samples:
-                    _add(sample, one.name, one.labels, one.value)
-        except ValueError:
-            # Whatever answered there is no Prometheus exporter; what was read before it was cut off counts.
-            continue
+def _nothing() -> _Sample:
+    return _Sample(defaultdict(float), defaultdict(float), defaultdict(lambda: defaultdict(float)))
+
+
+def _sample(text: str) -> _Sample:
+    sample = _nothing()
+    # Whatever answered there may be no Prometheus exporter; what was read before it was cut off counts.
+    with contextlib.suppress(ValueError):
+        for family in text_string_to_metric_families(text):
+            for one in family.samples:
+                _add(sample, one.name, one.labels, one.value)
     return sample
 
 
@@ -229,14 +233,32 @@ def _add(sample: _Sample, name: str, labels: Mapping[str, str], value: float) ->
         sample.buckets[key][float(labels["le"])] += value
 
 
-def _compare(before: _Sample, after: _Sample, seconds: float) -> tuple[Rate, ...]:
+def _since(before: _Sample, after: _Sample) -> _Sample:
+    """Says what one service counted between two looks."""
+    if any(after.calls[key] < calls for key, calls in before.calls.items()):
+        # It was started anew in between, and counts from 0 again.
+        before = _nothing()
+    since = _nothing()
+    for key, calls in after.calls.items():
+        since.calls[key] = calls - before.calls[key]
+        since.failures[key] = after.failures[key] - before.failures[key]
+        for bound, count in after.buckets[key].items():
+            since.buckets[key][bound] = count - before.buckets[key][bound]
+    return since
+
+
+def _rows(counted: Sequence[_Sample], seconds: float) -> tuple[Rate, ...]:
+    """Adds up what all services counted, a row for each method."""
     rows = []
-    for key in sorted(after.calls):
-        # A service that was started anew counts from 0 again.
-        calls = max(0.0, after.calls[key] - before.calls[key])
-        failures = max(0.0, after.failures[key] - before.failures[key])
-        counts = {bound: count - before.buckets[key][bound] for bound, count in sorted(after.buckets[key].items())}
-        p50, p99 = quantile(counts, 0.5), quantile(counts, 0.99)
+    for key in sorted({key for sample in counted for key in sample.calls}):
+        counts: defaultdict[float, float] = defaultdict(float)
+        for sample in counted:
+            for bound, count in sample.buckets[key].items():
+                counts[bound] += count
+        calls = sum(sample.calls[key] for sample in counted)
+        failures = sum(sample.failures[key] for sample in counted)
+        ordered = dict(sorted(counts.items()))
+        p50, p99 = quantile(ordered, 0.5), quantile(ordered, 0.99)
         rows.append(Rate(key.service, key.method, calls / seconds, failures / seconds, p50, p99))
     return tuple(rows)
 

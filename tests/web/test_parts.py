@@ -130,6 +130,31 @@ async def test_rates_are_what_happened_since_the_last_look(tmp_path: Path) -> No
         assert row.p99_ms == pytest.approx(1.99)
 
 
+async def test_a_service_that_misses_a_look_does_not_count_its_life_at_once(tmp_path: Path) -> None:
+    clock = Clock()
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text(METRICS.format(ok=100, failed=10))
+    other.write_text(METRICS.format(ok=5_000_000, failed=10))
+
+    async def calls(meter: Meter) -> list[float]:
+        clock.now_s += 2.0
+        return [row.calls for row in (await meter.rates()).rows]
+
+    with serving(tmp_path) as url:
+        place = url.rpartition("/")[0]
+        meter = Meter([f"{place}/one", f"{place}/other"], clock)
+        assert await calls(meter) == []
+        other.rename(tmp_path / "away")
+        one.write_text(METRICS.format(ok=120, failed=10))
+        assert await calls(meter) == [10.0]
+        (tmp_path / "away").rename(other)
+        assert await calls(meter) == [0.0]
+        # One that was started anew has counted all that it has since the last look.
+        other.write_text(METRICS.format(ok=30, failed=0))
+        one.write_text(METRICS.format(ok=140, failed=10))
+        assert await calls(meter) == [25.0]
+
+
 async def test_metrics_that_are_none_and_services_that_are_away_do_no_harm(tmp_path: Path) -> None:
     (tmp_path / "metrics").write_text("<html>not metrics</html>")
     with serving(tmp_path) as url:
