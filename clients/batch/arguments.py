@@ -19,7 +19,7 @@ this process. Ended at any point, the same command goes on."""
 
 def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     """Builds the parser; the environment gives the addresses' defaults."""
-    top = argparse.ArgumentParser(prog="python -m clients.batch", description=_DESCRIPTION)
+    top = argparse.ArgumentParser(prog="python -m clients.batch", description=_DESCRIPTION, allow_abbrev=False)
     top.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make, with the parts")
     top.add_argument("--users", type=Path, metavar="FILE", help="only these people: a text file with one id a line")
     top.add_argument(

@@ -64,7 +64,9 @@ def _fail(message: str) -> int:
 
 def make_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     """Builds the parser; the environment gives the addresses' defaults."""
-    top = argparse.ArgumentParser(prog="python -m clients.desktop", description="Opens a window with films for you.")
+    top = argparse.ArgumentParser(
+        prog="python -m clients.desktop", description="Opens a window with films for you.", allow_abbrev=False
+    )
     top.add_argument("--user", default=_user(), metavar="ID", help="who you are to the services (default: %(default)s)")
     top.add_argument("--theme", choices=("light", "dark"), default="light", help="colours (default: %(default)s)")
     add_connection(top.add_argument_group("connection"), environment, deadline_s=_DEADLINE_S)

@@ -60,6 +60,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         prog="python -m clients.web",
         description="Serves the web page.",
         epilog="A key for the services is read from MARQUEE_API_KEY.",
+        # --port 9000 would be a --port-file of that name.
+        allow_abbrev=False,
     )
     add_connection(parser.add_argument_group("services"), environment, deadline_s=1.0)
     _add_operator(parser, environment)

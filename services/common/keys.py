@@ -28,7 +28,11 @@ def _parser() -> argparse.ArgumentParser:
     new = commands.add_parser("new", help="print a new key, and its line for the file of callers")
     new.add_argument("--name", required=True, type=_name, help="what the caller is called in the file and in errors")
     new.add_argument(
-        "--role", required=True, action="append", choices=list(Role), help="what it may do; may be repeated"
+        "--role",
+        required=True,
+        action="append",
+        choices=[role.value for role in Role],
+        help="what it may do; may be repeated",
     )
     return parser
 

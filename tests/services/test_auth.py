@@ -305,3 +305,7 @@ def test_the_command_refuses_what_is_no_caller(arguments: list[str]) -> None:
     done = new_key(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
+
+
+def test_a_role_that_is_none_is_told_as_roles_are_written() -> None:
+    assert "'king' (choose from 'reader', 'recorder', 'admin')" in new_key("--name", "web", "--role", "king").stderr

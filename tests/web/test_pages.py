@@ -264,6 +264,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--rate", "0"], "no number above 0"),
         (["--metrics", "9100"], "give for example http://127.0.0.1:9100/metrics"),
         (["--operator-token", "short"], "give 16 characters or more"),
+        (["--port", "9000"], "unrecognized arguments: --port 9000"),
     ],
 )
 def test_wrong_settings_are_told_with_the_cure(arguments: list[str], cure: str) -> None:
