@@ -170,6 +170,22 @@ def build_parser() -> argparse.ArgumentParser:
         help="what to measure beside the towers: popularity and EASE, or item-kNN, iALS and transitions too "
         "(%(default)s)",
     )
+    _add_index(parser)
+    parser.add_argument(
+        "--refit",
+        action="store_true",
+        help="once measured, train anew on everything, each person's last two events too, as long as the best epoch "
+        "took, and ship that: it carries the evaluation of its measured sibling, which is written beside it as "
+        "OUT-measured",
+    )
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    for name, (text, choices) in _KNOBS.items():
+        flag, value = "--" + name.replace("_", "-"), defaults[name]
+        parser.add_argument(flag, type=type(value), default=value, choices=choices, help=f"{text} (%(default)s)")
+    return parser
+
+
+def _add_index(parser: argparse.ArgumentParser) -> None:
     index = IndexConfig()
     parser.add_argument(
         "--index",
@@ -185,18 +201,6 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="of the 100 nearest movies, the share that an index which is not exact is tuned to find (%(default)s)",
     )
-    parser.add_argument(
-        "--refit",
-        action="store_true",
-        help="once measured, train anew on everything, each person's last two events too, as long as the best epoch "
-        "took, and ship that: it carries the evaluation of its measured sibling, which is written beside it as "
-        "OUT-measured",
-    )
-    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-    for name, (text, choices) in _KNOBS.items():
-        flag, value = "--" + name.replace("_", "-"), defaults[name]
-        parser.add_argument(flag, type=type(value), default=value, choices=choices, help=f"{text} (%(default)s)")
-    return parser
 
 
 def _summarise(console: Console, bundle: Bundle, timings_s: dict[str, float], left_out: list[str]) -> None:
