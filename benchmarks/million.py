@@ -64,8 +64,8 @@ class Made(NamedTuple):
     queries_QD: Floats
 
 
-def make_vectors(folder: Path) -> Made:
-    """Trains a small tower, and embeds a million invented films and some held-out people with it."""
+def make_vectors(folder: Path, movies: int = MOVIES) -> Made:
+    """Trains a small tower, and embeds so many invented films and some held-out people with it."""
     generated = folder / "generated"
     write_generated(generated, people=2000, movies=2500, events=100_000, seed=_SEED)
     data, tower = load_dataset(generated), TowerConfig(dimension=DIMENSION)
@@ -81,12 +81,12 @@ def make_vectors(folder: Path) -> Made:
     np.save(draft.file(format.ITEM_VECTORS), item_tower.embed(table_ND, trained.content_NT))
     queries_QD = query_vectors(data, split.test.sample(_QUERIES), Encoder(draft))
     own_ND = table_ND - item_tower.content_rows(trained.content_NT, DIMENSION)
-    return Made(_embed(item_tower, own_ND, films(), trained.spec), queries_QD)
+    return Made(_embed(item_tower, own_ND, films(movies), trained.spec), queries_QD)
 
 
-def films() -> list[MovieRecord]:
-    """Invents a million films: titles, years and genres."""
-    invented = invent_films(build_world(Process(), MOVIES, _SEED), _SEED)
+def films(movies: int = MOVIES) -> list[MovieRecord]:
+    """Invents films: titles, years and genres."""
+    invented = invent_films(build_world(Process(), movies, _SEED), _SEED)
     # Titles end in the year: Silent Harbour 17 (1994).
     return [
         MovieRecord(movie_id, title[:-7], int(title[-5:-1]), tuple(genres.split("|")))

@@ -125,7 +125,9 @@ class Processes:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self._end(list(self._children))
 
-    def start(self, module: str, *arguments: str | Path, cores: Cores = ANY_CORE) -> Child:
+    def start(
+        self, module: str, *arguments: str | Path, cores: Cores = ANY_CORE, python: str | Path = sys.executable
+    ) -> Child:
         """Starts `python -m module` in the repository's root, without Marquee's variables in its environment."""
         stem = self._folder / f"{next(self._numbers):02}-{module}"
         stdout, stderr = Path(f"{stem}.out"), Path(f"{stem}.err")
@@ -135,7 +137,7 @@ class Processes:
             stack.enter_context(pinned(cores))
             started = time.perf_counter()
             process = subprocess.Popen(
-                [sys.executable, "-m", module, *map(str, arguments)],
+                [python, "-m", module, *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -147,12 +149,14 @@ class Processes:
             self._children.append(child)
         return child
 
-    def run(self, module: str, *arguments: str | Path, cores: Cores = ANY_CORE) -> Ended:
+    def run(
+        self, module: str, *arguments: str | Path, cores: Cores = ANY_CORE, python: str | Path = sys.executable
+    ) -> Ended:
         """Runs `python -m module` to its end; raises BenchmarkFailed where it does not end well.
 
         Its peak is never below this process's own memory, which it shares until it runs its program (Linux).
         """
-        child = self.start(module, *arguments, cores=cores)
+        child = self.start(module, *arguments, cores=cores, python=python)
         _, status, usage = os.wait4(child.process.pid, 0)
         seconds = time.perf_counter() - child.started
         child.process.returncode = os.waitstatus_to_exitcode(status)
