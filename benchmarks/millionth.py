@@ -49,10 +49,8 @@ def with_people(movies: Sequence[MovieRecord], *, seed: int = _SEED) -> Iterator
         )
 
 
-def write_bundle(made: Path, destination: Path) -> Bundle:
-    """Writes the bundle around the vectors and the half-precision index that are there."""
-    draft = draft_of(made / IVF_FP16, read_chosen(made / IVF_FP16))
-    movies = list(with_people(films()))
+def write_bundle(made: Path, draft: Bundle, movies: Sequence[MovieRecord], destination: Path) -> Bundle:
+    """Writes a bundle around the towers that were made and the vectors and the index of a draft."""
     tower = TowerConfig(dimension=DIMENSION)
     with BundleWriter(destination) as writer:
         for name in (format.USER_TOWER, format.ITEM_TOWER, format.HISTORY_IDS, format.HISTORY_TABLE):
@@ -64,7 +62,7 @@ def write_bundle(made: Path, destination: Path) -> Bundle:
             features=spec_of(tower),
             tower=bundle_pb2.TowerSpec(kind=tower.kind),
             index=draft.manifest.index,
-            dataset=bundle_pb2.Dataset(name="a million invented films", movies=len(movies), simulated=True),
+            dataset=bundle_pb2.Dataset(name=f"{len(movies):,} invented films", movies=len(movies), simulated=True),
             trained_history_rows=len(np.load(writer.folder / format.HISTORY_IDS)),
             movies=len(movies),
         )
@@ -80,7 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("made", type=Path, help="folder that `benchmarks.million` filled")
     parser.add_argument("bundle", type=Path, help="folder to write the bundle to")
     options = parser.parse_args(arguments)
-    print(write_bundle(options.made, options.bundle).id)
+    draft = draft_of(options.made / IVF_FP16, read_chosen(options.made / IVF_FP16))
+    print(write_bundle(options.made, draft, list(with_people(films())), options.bundle).id)
     return 0
 
 
