@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -14,6 +15,8 @@ CANCEL = 8
 # What every server takes.
 _LARGEST_FRAME = 16_384
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# With a header table of size 0 the server can only write the trailer out.
+_STATUS = re.compile(rb"\x0bgrpc-status[\x01\x02](\d+)")
 
 
 class Target(NamedTuple):
@@ -93,3 +96,9 @@ def call_headers(target: Target, timeout: str) -> bytes:
         b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
         for name, value in fields.items()
     )
+
+
+def read_status(trailers: bytes) -> str:
+    """Reads how a call ended, from its trailers: "OK", "status 14", or "no status"."""
+    found = _STATUS.search(trailers)
+    return "no status" if found is None else "OK" if found[1] == b"0" else f"status {found[1].decode()}"

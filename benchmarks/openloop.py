@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import re
 import select
 import socket
 import sys
@@ -26,8 +25,6 @@ from benchmarks.http2 import Frame, Target
 from marquee.errors import MarqueeError
 
 CONNECTIONS = 8
-_STATUS = re.compile(rb"\x0bgrpc-status[\x01\x02](\d+)")
-_OK = b"0"
 
 
 class Connection:
@@ -102,7 +99,7 @@ class Connection:
 
     def _serve(self, frame: Frame, now: float) -> None:
         if frame.kind == http2.HEADERS and frame.flags & http2.END_STREAM:
-            self._end(frame.stream, _status(frame.payload), now)
+            self._end(frame.stream, http2.read_status(frame.payload), now)
         elif frame.kind == http2.RESET:
             self._end(frame.stream, "reset", now)
         elif frame.kind == http2.WINDOW and frame.stream == 0:
@@ -117,11 +114,6 @@ class Connection:
         due = self._under_way.pop(stream, None)
         if due is not None:
             self._ended["late" if now - due > self._deadline_s else how] += 1
-
-
-def _status(payload: bytes) -> str:
-    found = _STATUS.search(payload)
-    return "no status" if found is None else "OK" if found[1] == _OK else f"status {found[1].decode()}"
 
 
 def measure(target: Target, rate: float, seconds: float, deadline_s: float) -> dict[str, int]:

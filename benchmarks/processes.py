@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,9 +126,14 @@ class Processes:
         self._end(list(self._children))
 
     def start(
-        self, module: str, *arguments: str | Path, cores: Cores = ANY_CORE, python: str | Path = sys.executable
+        self,
+        module: str,
+        *arguments: str | Path,
+        cores: Cores = ANY_CORE,
+        python: str | Path = sys.executable,
+        variables: Mapping[str, str] = {},
     ) -> Child:
-        """Starts `python -m module` in the repository's root, without Marquee's variables in its environment."""
+        """Starts `python -m module` in the repository's root; its environment has these variables and none of Marquee's."""
         stem = self._folder / f"{next(self._numbers):02}-{module}"
         stdout, stderr = Path(f"{stem}.out"), Path(f"{stem}.err")
         with ExitStack() as stack:
@@ -142,12 +147,16 @@ class Processes:
                 stdout=out,
                 stderr=err,
                 cwd=ROOT,
-                env=_environment(),
+                env={**_environment(), **variables},
                 start_new_session=True,
             )
             child = Child(module, process, stdout, stderr, started)
             self._children.append(child)
         return child
+
+    def stop(self, child: Child) -> None:
+        """Stops a child that still runs."""
+        self._end([child])
 
     def run(
         self, module: str, *arguments: str | Path, cores: Cores = ANY_CORE, python: str | Path = sys.executable
