@@ -41,6 +41,11 @@ class Rpc(Generic[Q, A]):
     stub: Stub
     method: str
 
+    @property
+    def name(self) -> str:
+        """Names the rpc as it is called on the wire: "marquee.v1.RetrieverService/Search"."""
+        return f"marquee.v1.{self.stub.__name__.removesuffix('Stub')}/{self.method}"
+
 
 class Call(NamedTuple):
     """Is what a flow wants done next: this request sent to this rpc. It gets the answer back, or the error.
