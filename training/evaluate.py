@@ -27,6 +27,7 @@ from training.metrics import (
     Mask,
     distinctness,
     diversity,
+    interval,
     mrr_at,
     ndcg_at,
     novelty,
@@ -65,10 +66,13 @@ def evaluate(
     """
     split = split._replace(test=split.test.sample(MOST_QUERIES))
     vectors_QD = query_vectors(data, split.test, encoder)
-    model = Lists("model", ranked_lists(data, split.test, index, vectors_QD))
+    items_QK = ranked_lists(data, split.test, index, vectors_QD)
+    model = Lists("model", items_QK)
     record = per_query(data, split, [model, *baseline_lists(len(data.movies), split, baselines)])
     summary = [one for one in figures(record) if SLICE not in one.name]
-    metrics = [*summary, ann_recall(split.protocol, index, vectors_QD)]
+    found_Q = items_QK[:, 0] >= 0
+    first = top_score(split.protocol, index, vectors_QD[found_Q], data.movie_ids[items_QK[found_Q, 0]])
+    metrics = [*summary, first, ann_recall(split.protocol, index, vectors_QD)]
     return metrics, Evaluation(record.queries, record.mean("model", "ndcg@10"), record.mean("popularity", "ndcg@10"))
 
 
@@ -93,6 +97,15 @@ def ranked_lists(data: Dataset, queries: Queries, index: Index, vectors_QD: Floa
             found = index.search(vector_D, LIST_LENGTH, allowed_N).movie_ids
             items_QK[row, : len(found)] = np.searchsorted(data.movie_ids, found)
     return items_QK
+
+
+def top_score(protocol: str, index: Index, vectors_QD: Floats, movie_ids_Q: Int64s) -> bundle_pb2.Metric:
+    """Measures the mean score of the first movie of each list: what services compare with that of what they serve."""
+    scores_Q: Doubles = np.einsum("qd,qd->q", vectors_QD, index.vectors(movie_ids_Q), dtype=np.float64)
+    metric = bundle_pb2.Metric(system="model", protocol=protocol, targets="all", name="score@1", n=len(scores_Q))
+    metric.value = float(scores_Q.mean()) if len(scores_Q) else float("nan")
+    metric.low, metric.high = interval(scores_Q)
+    return metric
 
 
 def ann_recall(protocol: str, index: Index, vectors_QD: Floats, k: int = LIST_LENGTH) -> bundle_pb2.Metric:

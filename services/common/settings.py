@@ -16,6 +16,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 from marquee.errors import ConfigError
 
@@ -25,6 +26,8 @@ ENVIRONMENT_PREFIX = "MARQUEE_"
 CHECK_CONFIG = "--check-config"
 # How alike a variable must be to a setting's, from 0 to 1, to be taken for a mistake: one or two letters.
 _MISSPELT = 0.85
+# Stands for a value that could not be read.
+_WRONG = object()
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -82,6 +85,14 @@ def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _check_otlp_endpoint(text: str) -> None:
+    parts = urlsplit(text)
+    rest = parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None
+    # A port that is none raises ValueError here.
+    if text and (parts.scheme not in ("http", "https") or not parts.hostname or not parts.port or rest):
+        raise ValueError("must be http://HOST:PORT, or https://HOST:PORT for TLS, for example http://127.0.0.1:4317")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class CommonSettings:
     """Holds what every service can be told. Times are in seconds."""
@@ -120,6 +131,15 @@ class CommonSettings:
         low=0,
         high=65_535,
     )
+    otlp_endpoint: str = setting(
+        "",
+        "OpenTelemetry collector that gets traces, by OTLP over gRPC: http://HOST:4317, or https:// for TLS; needs the "
+        "extra tracing; empty: no traces",
+        check=_check_otlp_endpoint,
+    )
+    trace_share: float = setting(
+        1.0, "share of the calls that are traced, of those whose caller has not decided it; 1: all", low=0, high=1
+    )
     max_deadline_s: float = setting(
         30.0, "seconds that a call may take; one with a longer deadline, or with none, gets this one", low=0.001
     )
@@ -143,6 +163,18 @@ class CommonSettings:
         low=1,
         high=1_000_000,
     )
+    served_sample: float = setting(
+        0.0,
+        "share of the requests, by a hash of their ids, whose lists are compared and written to --served-folder; the "
+        "same for both services; 0: none, 1: all",
+        low=0,
+        high=1,
+    )
+    served_folder: Path | None = setting(None, "folder that gets what is sampled, as JSON lines; empty: none")
+    served_days: float = setting(7.0, "days after which what was sampled is removed", low=0.01, high=3650)
+    served_mb: int = setting(
+        256, "MiB that --served-folder may hold of each service's samples; the oldest go", low=1, high=1_048_576
+    )
     auth: str = setting(
         "anonymous",
         "who may call: anonymous, everybody on this machine, and no other machine can; keys, who has a key; mtls, who "
@@ -164,7 +196,7 @@ class CommonSettings:
 
     def problems(self) -> list[str]:
         """Lists what is wrong with several settings together; a service adds its own."""
-        return [*_tls_problems(self), *_auth_problems(self)]
+        return [*_tls_problems(self), *_auth_problems(self), *_served_problems(self), *_trace_problems(self)]
 
 
 def _tls_problems(settings: CommonSettings) -> Iterator[str]:
@@ -193,17 +225,37 @@ def _auth_problems(settings: CommonSettings) -> Iterator[str]:
         )
 
 
+def _trace_problems(settings: CommonSettings) -> Iterator[str]:
+    if settings.trace_share != 1 and not settings.otlp_endpoint:
+        yield "--trace-share counts for nothing: give --otlp-endpoint as well, or leave it away"
+
+
+def _served_problems(settings: CommonSettings) -> Iterator[str]:
+    if settings.served_folder is not None and settings.served_sample == 0:
+        yield "--served-folder gets nothing: give --served-sample as well, such as 0.01, or leave the folder away"
+
+
 def load_settings(cls: type[S], arguments: Sequence[str], environ: Mapping[str, str]) -> S:
     """Reads settings; raises one ConfigError that lists everything that is wrong."""
     problems: list[str] = []
     texts = _from_environment(cls, environ, problems) | _from_arguments(cls, arguments, problems)
     values = {name: _value(cls, name, text, source, problems) for name, (text, source) in texts.items()}
-    if not problems:
-        settings = cls(**values)
-        problems = settings.problems()
-        if not problems:
-            return settings
-    raise ConfigError("; ".join(problems) + " (--help lists all settings)")
+    settings = cls(**{name: value for name, value in values.items() if value is not _WRONG})
+    problems += _contradictions(settings, problems)
+    if problems:
+        raise ConfigError("; ".join(problems) + " (--help lists all settings)")
+    return settings
+
+
+def _contradictions(settings: CommonSettings, problems: Sequence[str]) -> list[str]:
+    """Lists what is wrong with several settings together, but for those that are wrong by themselves.
+
+    What one of these was to be is not known, so that what it contradicts is not, either.
+    """
+    told = " ".join(problems)
+    names = (field.name for field in dataclasses.fields(settings))
+    wrong = [_flag(name) for name in names if _flag(name) in told or _variable(name) in told]
+    return [problem for problem in settings.problems() if not any(flag in problem for flag in wrong)]
 
 
 def help_text(cls: type[CommonSettings], program: str, summary: str) -> str:
@@ -320,7 +372,7 @@ def _value(cls: type[CommonSettings], name: str, text: str, source: str, problem
     except ValueError as error:
         shown = "its value" if rule.secret else repr(rule.shown(text))
         problems.append(f"{source}: {shown} {error}")
-        return None
+        return _WRONG
     return value
 
 

@@ -1,10 +1,12 @@
-"""The encoder's commands beside serving: import-events, export-events and back-up."""
+"""The encoder's commands beside serving: import-events, export-events, served-report and back-up."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import hashlib
+import json
+import math
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -13,16 +15,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from marquee.errors import ConfigError, MarqueeError
+from marquee.bundle.registry import Registry
+from marquee.errors import ConfigError, DataError, MarqueeError
+from marquee.whole_files import write_json
 from services.common.server import EXIT_CONFIG, spare_the_collector
 from services.common.settings import load_settings
 from services.user_encoder.event_import import Imported, Resume, describe, import_events
 from services.user_encoder.export_folder import FINISHED, Exported, Source, export_events
 from services.user_encoder.progress import Bar
+from services.user_encoder.served_report import HOUR_MS, report
 from services.user_encoder.settings import DEFAULT_STORE, UserEncoderSettings
 from services.user_encoder.stores.opening import open_store
 from services.user_encoder.stores.redis_url import is_url, without_password
 from services.user_encoder.stores.sqlite_file import back_up, default_key_path
+from services.user_encoder.stores.tags import read_tags
 from services.user_encoder.wire import clock_ms
 
 PROGRAM = "python -m services.user_encoder"
@@ -171,6 +177,48 @@ def _exported(done: Exported, out: Path) -> str:
     )
 
 
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--served",
+        type=Path,
+        required=True,
+        action="append",
+        metavar="DIR",
+        help="folder that the services' --served-folder names; repeatable: name all",
+    )
+    parser.add_argument(
+        "--events", type=Path, required=True, metavar="DIR", help="folder of Parquet files that export-events wrote"
+    )
+    parser.add_argument(
+        "--registry", type=Path, required=True, metavar="DIR", help="registry that has the bundles and their reports"
+    )
+    _add_store(parser)
+    parser.add_argument(
+        "--window-hours",
+        type=float,
+        default=24.0,
+        metavar="HOURS",
+        help="how long after a list an event counts as found by it or missed (default: 24)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file that gets the JSON in place of the screen")
+
+
+async def _report(options: argparse.Namespace) -> str:
+    settings = _settings(options)
+    if not 0 < options.window_hours < math.inf:
+        raise ConfigError(f"--window-hours is {options.window_hours:g}; give some hours, such as 24")
+    events = sorted(options.events.glob("*.parquet"))
+    if not events:
+        raise DataError(f"{options.events}: has no Parquet files; name the folder `{FINISHED}` that export-events made")
+    tags = read_tags(settings.store_key or default_key_path(Path(settings.store).expanduser()))
+    window_ms = round(options.window_hours * HOUR_MS)
+    told = report(options.served, events, tags, Registry(options.registry), window_ms)
+    if options.out is None:
+        return json.dumps(told, indent=1)
+    write_json(options.out, told)
+    return f"{options.out}: written"
+
+
 def _back_up_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write; it must not be there")
     _add_store(parser)
@@ -202,6 +250,13 @@ COMMANDS = {
         _export_arguments,
         _export,
         "run it again to export the rest",
+    ),
+    "served-report": Command(
+        "Measures the lists that were served and sampled by what their people did afterwards, beside what the bundles' "
+        "reports say, and writes JSON. Needs the store's key, and not the store.",
+        _report_arguments,
+        _report,
+        "nothing was written",
     ),
     "back-up": Command(
         "Copies a SQLite feature store, which may be in use, into one new file.",

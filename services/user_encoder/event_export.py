@@ -7,12 +7,13 @@ import base64
 import binascii
 import io
 import struct
+from collections.abc import Callable, Iterable, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from marquee.errors import InvalidRequest, Unavailable
+from marquee.errors import DataError, InvalidRequest, Unavailable
 from marquee.features import Events, current, join
 from marquee.v1 import types_pb2
 from services.user_encoder.checks import read_size
@@ -129,6 +130,32 @@ def read_user_ids(path: Path) -> list[str]:
     _, parquet = _pyarrow()
     ids: list[str] = parquet.read_table(path, columns=["user_id"])["user_id"].unique().to_pylist()
     return ids
+
+
+def read_firsts(
+    paths: Iterable[Path], tag: Callable[[str], str], wanted: Set[str]
+) -> tuple[dict[str, dict[int, tuple[int, str]]], int]:
+    """Reads when and how some people first met each movie, from files that `write_parquet` wrote.
+
+    People are known by their tags. Returns movie → (UTC milliseconds, kind) of each, and when the newest event of
+    anybody was. Raises DataError where a file cannot be read.
+    """
+    _, parquet = _pyarrow()
+    firsts: dict[str, dict[int, tuple[int, str]]] = {}
+    newest_ms = 0
+    for path in paths:
+        try:
+            table = parquet.read_table(path, columns=["user_id", "movie_id", "time_ms", "kind"])
+            columns = [table[name].to_pylist() for name in ("user_id", "movie_id", "time_ms", "kind")]
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{path}: is no export of events ({error}); name a folder of export-events") from error
+        tags = {user_id: tag(user_id) for user_id in set(columns[0])}
+        for user_id, movie_id, time_ms, kind in zip(*columns, strict=True):
+            newest_ms = max(newest_ms, time_ms)
+            if tags[user_id] in wanted:
+                movies = firsts.setdefault(tags[user_id], {})
+                movies[movie_id] = min((time_ms, kind), movies.get(movie_id, (time_ms, kind)))
+    return firsts, newest_ms
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -61,4 +61,6 @@ class UserEncoderSettings(CommonSettings):
                 "--store-key is missing, and every user of a Redis needs the same key; make a file of 32 random bytes, "
                 "for example with: head -c 32 /dev/urandom > store.key, and name it"
             )
+        if self.served_sample and self.served_folder is None:
+            problems.append("--served-sample: the encoder only writes what it samples; name a --served-folder")
         return problems

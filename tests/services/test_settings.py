@@ -47,6 +47,10 @@ def test_the_defaults_are_these() -> None:
         "waiting_calls": 64,
         "max_streams": 32,
         "connection_age_s": 300.0,
+        "served_sample": 0.0,
+        "served_folder": None,
+        "served_days": 7.0,
+        "served_mb": 256,
         "auth": "anonymous",
         "callers": None,
         "tls_cert": None,
@@ -156,6 +160,44 @@ def test_settings_that_do_not_go_together_are_told() -> None:
     assert load_settings(Sample, ["--low=3", "--high=3"], {}).low == 3
 
 
+def test_what_contradicts_is_told_together_with_what_is_wrong_by_itself() -> None:
+    with pytest.raises(ConfigError) as failure:
+        load_settings(CommonSettings, ["--poll-s=soon", "--callers=f", "--tls-cert=f"], {"MARQUEE_THREADS": "0"})
+    told = failure.value.message
+    for part in ("--poll-s: 'soon'", "MARQUEE_THREADS: '0'", "--callers counts for nothing", "--tls-cert and "):
+        assert part in told
+    assert told.count("; ") == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ"),
+    [
+        # What --auth was to be is not known, nor therefore whether the file of callers has a use.
+        (["--auth=kyes", "--callers=f"], {}),
+        (["--callers=f"], {"MARQUEE_AUTH": "kyes"}),
+        (["--tls-key=f", "--tls-crt=f"], {}),
+    ],
+)
+def test_a_misread_setting_contradicts_nothing(flags: list[str], environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigError) as failure:
+        load_settings(CommonSettings, flags, environ)
+    assert "; " not in failure.value.message.replace("; did you", "")
+
+
+@pytest.mark.parametrize(
+    ("cls", "flags", "cure"),
+    [
+        (CommonSettings, ["--served-folder=f"], "give --served-sample as well, such as 0.01"),
+        (UserEncoderSettings, ["--served-sample=0.1"], "name a --served-folder"),
+        (CommonSettings, ["--served-sample=1.5"], "--served-sample: '1.5' must be at most 1"),
+    ],
+)
+def test_a_sample_without_a_use_is_told(cls: type[CommonSettings], flags: list[str], cure: str) -> None:
+    with pytest.raises(ConfigError, match=cure):
+        load_settings(cls, flags, {})
+    assert load_settings(RetrieverSettings, ["--served-sample=0.1"], {}).served_sample == 0.1
+
+
 def test_help_lists_every_setting_with_flag_variable_default_and_unit() -> None:
     text = help_text(CommonSettings, "python -m services.x", "Does x.")
     for field in dataclasses.fields(CommonSettings):
@@ -202,11 +244,14 @@ def test_a_service_says_what_it_would_run_with(service: str) -> None:
     assert (told["threads"], told["metrics_port"], told["auth"]) == (2, 9090, "anonymous")
 
 
-def test_a_service_says_all_that_is_wrong_with_what_it_would_run_with() -> None:
-    done = run_service_process("retriever", "--check-config", "--threads=0", "--auth=keys", "--metric-port=1")
+@pytest.mark.parametrize("flags", [["--check-config"], []])
+@pytest.mark.parametrize("service", ["retriever", "user_encoder"])
+def test_a_service_says_all_that_is_wrong_with_what_it_would_run_with(service: str, flags: list[str]) -> None:
+    done = run_service_process(service, *flags, "--threads=0", "--auth=keys", "--metric-port=1")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--threads" in done.stderr
-    assert "did you mean --metrics-port?" in done.stderr
+    assert done.stderr.count("\n") == 1
+    for told in ("--threads: '0' must be at least 1", "did you mean --metrics-port?", "--auth keys needs --callers"):
+        assert told in done.stderr
 
 
 def test_secrets_are_not_shown_by_the_check() -> None:

@@ -51,6 +51,9 @@ def test_the_gates_record_holds_the_queries_and_their_figures(planted: Planted, 
     values = {(one.system, one.targets, one.name): one.value for one in metrics}
     assert values["model", "all", "ndcg@10"] == pytest.approx(record.model.mean(), abs=1e-6)
     assert values["popularity", "all", "ndcg@10"] == pytest.approx(record.popularity.mean(), abs=1e-6)
+    scores = query_vectors(data, last.test, Encoder(planted.bundle)) @ np.asarray(planted.bundle.array(ITEM_VECTORS)).T
+    best = np.where(last.test.seen(len(data.movies)), -1.0, scores).max(axis=1)
+    assert values["model", "all", "score@1"] == pytest.approx(best.mean(), abs=1e-5)
     assert not any(SLICE in name for _, _, name in values)
     assert {system for system, _, _ in values} == {"model", "popularity", "ease", "recency_ease", "index"}
 
