@@ -120,9 +120,9 @@ def _flood(work: Work, cores: Shares, case: Case) -> list[Row]:
         prime(floor, median_answer(ours, flooded))
         pairs = run_flood(work, cores, flooded, [ours, floor])
         resident = resident_bytes(ours.child.process.pid)
-    value, beside = share_of(pairs)
+    value, beside, ratios = share_of(pairs)
     what = f"{case.name}: calls a second, against the floor's"
-    rows = [_row(what, value, "×", case.goal, beside, {"pairs": pairs}, at_least=True)]
+    rows = [_row(what, value, "×", case.goal, beside, {"pairs": pairs}, at_least=True, readings=ratios)]
     if resident is not None and case.module == _SERVICE:
         rows.append(_row(f"{case.name}: memory of the worker after it", resident / 1e6, "MB", 300.0, "resident"))
     return rows
@@ -172,7 +172,7 @@ def _record(work: Work, cores: Shares, requests: Sequence[bytes], whose: str) ->
     rates = [block[0] * _RECORDED for block in blocks]
     beside = f"{min(rates):,.0f} to {max(rates):,.0f} in {len(rates)} blocks, {flood.IN_FLIGHT} calls in flight"
     what = f"RecordEvents({_RECORDED}) {whose}, SQLite: events a second"
-    return [_row(what, statistics.median(rates), "/s", 20_000.0, beside, {"rates": rates}, at_least=True)]
+    return [_row(what, statistics.median(rates), "/s", 20_000.0, beside, at_least=True, readings=rates)]
 
 
 def _train(work: Work, *arguments: str) -> Path:
@@ -198,6 +198,7 @@ def _batches(work: Work, cores: Shares, request: bytes, sequence: Path) -> list[
             1.3,
             f"{spread(ratios)}; {beside}",
             {"seconds": pooled},
+            readings=ratios,
         )
     ]
     work.processes.run("marquee.bundle", "publish", sequence, "--registry", work.registry, "--force")
@@ -205,7 +206,8 @@ def _batches(work: Work, cores: Shares, request: bytes, sequence: Path) -> list[
     parts = [bare / ours for ours, _, bare in long]
     what = f"BatchEncode({_BATCH}), sequence tower: speed, against bare ONNX Runtime"
     beside = f"{spread(parts)}; in process"
-    return [*rows, _row(what, statistics.median(parts), "×", 0.9, beside, {"seconds": long}, at_least=True)]
+    details = {"seconds": long}
+    return [*rows, _row(what, statistics.median(parts), "×", 0.9, beside, details, at_least=True, readings=parts)]
 
 
 def _time_batch(work: Work, cores: Shares, request: Path, space: str) -> list[list[float]]:
@@ -242,5 +244,6 @@ def _row(
     details: dict[str, Any] | None = None,
     *,
     at_least: bool = False,
+    readings: Sequence[float] = (),
 ) -> Row:
-    return Row("encoding", what, value, unit, goal, beside, details or {}, at_least=at_least)
+    return Row("encoding", what, value, unit, goal, beside, details or {}, at_least=at_least, readings=readings)

@@ -23,7 +23,8 @@ from marquee.errors import MarqueeError
 IN_FLIGHT = 32
 PAIRS = 7
 BLOCK_S = 1.5
-_WARM_UP_S = 1.0
+# Of a block.
+_WARM_UP = 2 / 3
 # Nothing that is measured here takes this long.
 _TIMEOUT_S = 20.0
 
@@ -38,9 +39,9 @@ class FloodFailed(MarqueeError):
 
 
 class Connection:
-    """Keeps calls in flight on one connection; a context manager."""
+    """Keeps calls in flight on one connection; a context manager. `answered` counts all that were."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, in_flight: int = IN_FLIGHT) -> None:
         host, _, port = target.address.rpartition(":")
         self._socket = socket.create_connection((host, int(port)), timeout=_TIMEOUT_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -52,7 +53,8 @@ class Connection:
         self._left_over = b""
         self._window = http2.FIRST_WINDOW
         self._out = [http2.opening()]
-        self._waiting = IN_FLIGHT
+        self._in_flight = self._waiting = in_flight
+        self.answered = 0
 
     def __enter__(self) -> Connection:
         return self
@@ -61,28 +63,24 @@ class Connection:
         self._socket.close()
 
     def run(self, seconds: float) -> float:
-        """Keeps IN_FLIGHT calls in flight for some seconds; returns how many were answered a second."""
-        answered, started = 0, time.perf_counter()
+        """Keeps calls in flight for some seconds; returns how many were answered a second."""
+        before, started = self.answered, time.perf_counter()
         while (passed := time.perf_counter() - started) < seconds:
-            answered += self._turn()
-        return answered / passed
+            self._turn()
+        return (self.answered - before) / passed
 
     def finish(self) -> None:
         """Waits for what is in flight, so that the other server has the core to itself."""
-        left = IN_FLIGHT - self._waiting
-        while left:
-            left -= self._receive()
-        self._waiting = IN_FLIGHT
+        while self._waiting < self._in_flight:
+            self._receive()
 
-    def _turn(self) -> int:
+    def _turn(self) -> None:
         while self._waiting and self._call():
             self._waiting -= 1
         if self._out:
             self._socket.sendall(b"".join(self._out))
             self._out.clear()
-        answered = self._receive()
-        self._waiting += answered
-        return answered
+        self._receive()
 
     def _call(self) -> bool:
         """Writes the next request, where the server takes so much now."""
@@ -97,21 +95,20 @@ class Connection:
         self._stream += 2
         return True
 
-    def _receive(self) -> int:
-        """Reads what has come; returns how many calls were answered by it."""
+    def _receive(self) -> None:
+        """Reads what has come, and counts the calls that were answered by it."""
         received = self._socket.recv(1 << 18)
         if not received:
             raise FloodFailed("the server closed the connection; see its log")
-        answered = 0
         frames, self._left_over = http2.split(self._left_over + received)
         for each in frames:
             if each.kind == http2.HEADERS and each.flags & http2.END_STREAM:
                 if _STATUS_OK not in each.payload:
                     raise FloodFailed(f"a call was not answered with OK; its trailers are {each.payload!r}")
-                answered += 1
+                self.answered += 1
+                self._waiting += 1
             elif each.kind not in (http2.DATA, http2.HEADERS):
                 self._serve(each)
-        return answered
 
     def _serve(self, frame: Frame) -> None:
         if frame.kind == http2.WINDOW and frame.stream == 0:
@@ -122,18 +119,17 @@ class Connection:
             raise FloodFailed(f"the server ended a call or the connection: {frame.payload!r}")
 
 
-def measure(targets: Sequence[Target]) -> list[list[float]]:
+def measure(targets: Sequence[Target], pairs: int = PAIRS, block_s: float = BLOCK_S) -> list[list[float]]:
     """Measures calls a second of all in turn: A B A B …"""
     with ExitStack() as stack:
         connections = [stack.enter_context(Connection(target)) for target in targets]
         for each in connections:
-            each.run(_WARM_UP_S)
-            each.finish()
-        return [[_block(each) for each in connections] for _ in range(PAIRS)]
+            _block(each, _WARM_UP * block_s)
+        return [[_block(each, block_s) for each in connections] for _ in range(pairs)]
 
 
-def _block(connection: Connection) -> float:
-    rate = connection.run(BLOCK_S)
+def _block(connection: Connection, seconds: float) -> float:
+    rate = connection.run(seconds)
     connection.finish()
     return rate
 
@@ -144,14 +140,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--addresses", nargs="+", required=True, metavar="ADDRESS", help="servers to call in turn")
     parser.add_argument("--method", required=True, help="path of the method, the same for all")
     parser.add_argument("--requests", type=Path, required=True, help="JSON list of requests, hex")
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="blocks for each server (%(default)d)")
+    parser.add_argument("--block-s", type=float, default=BLOCK_S, metavar="SECONDS", help="of a block (%(default)g)")
     parser.add_argument("--header", action="append", default=[], metavar="NAME=VALUE", help="header of every call")
     options = parser.parse_args(arguments)
     headers = dict(header.split("=", 1) for header in options.header)
     requests = [bytes.fromhex(each) for each in json.loads(options.requests.read_text())]
+    targets = [Target(address, options.method, requests, headers) for address in options.addresses]
     try:
-        print(
-            json.dumps(measure([Target(address, options.method, requests, headers) for address in options.addresses]))
-        )
+        print(json.dumps(measure(targets, options.pairs, options.block_s)))
     except (MarqueeError, OSError) as error:
         print(f"flood: {error}", file=sys.stderr)
         return 1

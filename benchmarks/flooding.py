@@ -27,13 +27,22 @@ class Flooded(NamedTuple):
     requests: Sequence[bytes]
 
 
-def run_flood(work: Work, cores: Shares, flooded: Flooded, servers: Sequence[Server]) -> list[list[float]]:
+def run_flood(
+    work: Work,
+    cores: Shares,
+    flooded: Flooded,
+    servers: Sequence[Server],
+    *,
+    pairs: int = flood.PAIRS,
+    block_s: float = flood.BLOCK_S,
+) -> list[list[float]]:
     """Floods servers in turn; returns the calls a second of each, pair by pair."""
     told = ("--addresses", *(server.address for server in servers), "--method", flooded.method)
+    pace = ("--pairs", str(pairs), "--block-s", str(block_s))
     requests = written(work, flooded.requests)
-    ended = work.processes.run("benchmarks.flood", *told, "--requests", requests, cores=cores.caller)
-    pairs: list[list[float]] = json.loads(ended.stdout)
-    return pairs
+    ended = work.processes.run("benchmarks.flood", *told, *pace, "--requests", requests, cores=cores.caller)
+    rates: list[list[float]] = json.loads(ended.stdout)
+    return rates
 
 
 def prime(floor: Server, answer: bytes) -> None:
@@ -60,10 +69,11 @@ def written(work: Work, requests: Sequence[bytes]) -> Path:
 
 
 class Shared(NamedTuple):
-    """Is what pairs came to: the median of the ratios of the first to the second, and that in words."""
+    """Is what pairs came to: the median of the ratios of the first to the second, that in words, and the ratios."""
 
     ratio: float
     beside: str
+    ratios: list[float]
 
 
 def share_of(pairs: Sequence[Sequence[float]]) -> Shared:
@@ -71,7 +81,7 @@ def share_of(pairs: Sequence[Sequence[float]]) -> Shared:
     ratios = [ours / floor for ours, floor in pairs]
     ours, floor = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
     beside = f"{spread(ratios)}; {ours:,.0f} of {floor:,.0f} calls/s, {flood.IN_FLIGHT} in flight"
-    return Shared(statistics.median(ratios), beside)
+    return Shared(statistics.median(ratios), beside, ratios)
 
 
 def spread(ratios: Sequence[float]) -> str:

@@ -64,4 +64,5 @@ def _row(name: str, rounds: Sequence[Sequence[float]], at: int) -> Row:
         f"{rates[0]:,.0f} of {rates[1]:,.0f} calls/s of an empty handler"
     )
     goal = _GOAL if at == 1 else None
-    return Row("interceptors", f"cost of {name}", statistics.median(costs), "%", goal, beside, {"rounds": rounds})
+    details = {"rounds": rounds}
+    return Row("interceptors", f"cost of {name}", statistics.median(costs), "%", goal, beside, details, readings=costs)

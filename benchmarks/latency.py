@@ -6,6 +6,7 @@ import json
 from contextlib import ExitStack
 from typing import Any
 
+from benchmarks.flooding import spread
 from benchmarks.machine import shares
 from benchmarks.report import Row
 from benchmarks.startup import SERVICES
@@ -27,13 +28,15 @@ def measure(work: Work) -> list[Row]:
         told = ("--services", *services, "--floors", *floors)
         ended = work.processes.run("benchmarks.caller", "--data", work.data, *told, cores=cores.caller)
     cases = json.loads(ended.stdout)
-    return [_row(case, None if at else _GOAL_MS, str(cores)) for at, case in enumerate(cases)]
+    return [row for at, case in enumerate(cases) for row in _rows(case, None if at else _GOAL_MS, str(cores))]
 
 
-def _row(case: dict[str, Any], goal_ms: float | None, cores: str) -> Row:
+def _rows(case: dict[str, Any], goal_ms: float | None, cores: str) -> list[Row]:
     taken, floor, ratios = case["ms"], case["floor_ms"], case["ratios"]
-    beside = (
-        f"p95 {taken['p95']:.2f}, p99 {taken['p99']:.2f} ms of {case['calls']:,} calls; floor {floor['p50']:.2f} ms; "
-        f"{case['ratio']:.2f} × the floor ({min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} pairs)"
-    )
-    return Row("latency", f"{case['name']}: p50", taken["p50"], "ms", goal_ms, beside, case | {"cores": cores})
+    of = f"p95 {taken['p95']:.2f}, p99 {taken['p99']:.2f} ms of {case['calls']:,} calls"
+    against = f"{spread(ratios)}; the floor's p50 is {floor['p50']:.2f} ms"
+    what = f"{case['name']}: p50"
+    return [
+        Row("latency", what, taken["p50"], "ms", goal_ms, of, case | {"cores": cores}),
+        Row("latency", f"{what}, against the floor's", case["ratio"], "×", None, against, readings=ratios),
+    ]

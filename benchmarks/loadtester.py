@@ -77,7 +77,7 @@ def _cost(sent: list[Sent]) -> Row:
     )
     what = f"load tester, {IN_FLIGHT} callers: a call's CPU, as a part of an empty handler's"
     details = {"sent": [one._asdict() for one in sent]}
-    return Row("loadtester", what, statistics.median(ratios), "×", 1.0, beside, details)
+    return Row("loadtester", what, statistics.median(ratios), "×", 1.0, beside, details, readings=ratios)
 
 
 def _against(whose: str, pairs: list[tuple[Sent, float]], goal: float | None) -> Row:
@@ -87,7 +87,8 @@ def _against(whose: str, pairs: list[tuple[Sent, float]], goal: float | None) ->
     beside = f"{spread(ratios)}; {rate:,.0f} of {theirs:,.0f} calls/s"
     what = f"load tester, {IN_FLIGHT} callers on an empty handler, against {whose} calls a second"
     details = {"pairs": [(ours.rate, each) for ours, each in pairs]}
-    return Row("loadtester", what, statistics.median(ratios), "×", goal, beside, details, at_least=True)
+    median = statistics.median(ratios)
+    return Row("loadtester", what, median, "×", goal, beside, details, at_least=True, readings=ratios)
 
 
 def _processes(work: Work, cores: Shares, server: Server) -> Row:
@@ -103,7 +104,8 @@ def _processes(work: Work, cores: Shares, server: Server) -> Row:
     alone, together = (statistics.median(each) for each in zip(*pairs, strict=True))
     beside = f"{spread(ratios)}; {alone:.0f} µs of CPU a call with one process, {together:.0f} µs with two"
     what = "load tester: a call's CPU with one process, as a part of that with two"
-    return Row("loadtester", what, statistics.median(ratios), "×", _GOAL, beside, {"pairs_us": pairs}, at_least=True)
+    median, details = statistics.median(ratios), {"pairs_us": pairs}
+    return Row("loadtester", what, median, "×", _GOAL, beside, details, at_least=True, readings=ratios)
 
 
 def _load_test(work: Work, cores: Shares, server: Server, *arguments: str) -> Sent:

@@ -50,6 +50,15 @@ def _rows(what: str, bundle: Bundle, peak_bytes: int, goal_s: float | None) -> l
     events = bundle.manifest.dataset.events
     return [
         Row("passes", f"{what}: the training step", seconds, "s", goal_s, beside, timings_s),
-        Row("passes", f"{what}: events of the data a second of training", events / seconds, "/s", None, beside, {}),
+        Row(
+            "passes",
+            f"{what}: events of the data a second of training",
+            events / seconds,
+            "/s",
+            None,
+            beside,
+            {},
+            at_least=True,
+        ),
         Row("passes", f"{what}: peak memory", peak_bytes / 1e9, "GB", _GOAL_GB, "largest resident set", {}),
     ]

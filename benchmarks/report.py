@@ -16,7 +16,8 @@ from benchmarks.processes import BenchmarkFailed
 class Row:
     """Is one figure; below `goal`, in the same unit, is good, and None is no goal. `beside` is shown next to it.
 
-    With `at_least` the goal is to be reached, and more is good.
+    With `at_least` the goal is to be reached, and more is good, with a goal and without. `readings` are what the figure
+    is the median of, one a pair or a block, and `parts` what it is made of, in its unit.
     """
 
     part: str
@@ -27,6 +28,8 @@ class Row:
     beside: str
     details: Mapping[str, object] = field(default_factory=dict)
     at_least: bool = False
+    readings: Sequence[float] = ()
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def met(self) -> bool | None:
@@ -71,9 +74,14 @@ def _line(row: Row) -> str:
 def write_json(path: Path, facts: Facts, data: str, rows: Sequence[Row]) -> None:
     """Writes the report for programs, whole or not at all; raises BenchmarkFailed where it cannot be written."""
     report = {**facts._asdict(), "data": data, "rows": [asdict(row) | {"met": row.met} for row in rows]}
+    write_text(path, json.dumps(report, indent=1, ensure_ascii=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file, whole or not at all; raises BenchmarkFailed where it cannot be written."""
     scratch = path.with_name(f".{path.name}.new")
     try:
-        scratch.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        scratch.write_text(f"{text}\n", encoding="utf-8")
         os.replace(scratch, path)
     except OSError as error:
         raise unwritable(path, error) from error

@@ -111,4 +111,4 @@ def _batch(pairs: list[tuple[float, float, float]]) -> Iterator[Row]:
         shares = [100 * pair[at] / pair[0] for pair in pairs]
         beside = f"{min(shares):.0f} to {max(shares):.0f} % in {len(shares)} pairs; {1e3 * pairs[0][0]:.1f} ms"
         measured = f"64 searches of {SMALL:,} × {DIMENSION} by the index, of bare FAISS {name}"
-        yield _row(measured, statistics.median(shares), "%", _OF_BARE, beside, at_least=True)
+        yield _row(measured, statistics.median(shares), "%", _OF_BARE, beside, at_least=True, readings=shares)

@@ -19,13 +19,12 @@ from typing import Any, NamedTuple
 import faiss
 import numpy as np
 
+from benchmarks.noting import NotingEncoder
 from clients.batch.folder import RunFolder, begin, read_manifest
 from clients.batch.in_process import InProcess, Model
 from clients.batch.lists import Origin, Wanted
 from marquee.bundle.format import Bundle, open_bundle
-from marquee.engine.encoder import Encoder
 from marquee.engine.index import use_blas_threads, use_threads
-from marquee.features import Floats, TowerInput
 from marquee.histories import Pair, merge_many, seen_many
 from marquee.v1 import types_pb2
 
@@ -77,7 +76,7 @@ def _timed(call: Callable[[], object]) -> float:
 def _parts(model: Model, bundle: Bundle, people: list[Pair], wanted: Wanted) -> _Parts:
     histories = merge_many(people)
     encoded = model.encoder.prepare_many(histories, np.full(len(people), wanted.as_of_ms))
-    noting = _Noting(bundle)
+    noting = NotingEncoder(bundle)
     vectors_BD = noting.run(encoded.tower)
     # FAISS's stubs do not know what its own wrappers take.
     library: Any = faiss
@@ -103,18 +102,6 @@ def _all_but(rows: Any, count: int) -> Any:
     mask = np.ones(count, bool)
     mask[rows] = False
     return np.packbits(mask, bitorder="little")
-
-
-class _Noting(Encoder):
-    """Notes the inputs of its runs."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        super().__init__(bundle)
-        self.noted: list[dict[str, Any]] = []
-
-    def run_whole(self, tower: TowerInput) -> Floats:
-        self.noted.append({name: column.copy() for name, column in self.feeds(tower).items()})
-        return super().run_whole(tower)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -109,9 +109,9 @@ def _share(work: Work, cores: Shares, module: str, flooded: Flooded, goal: float
     ):
         prime(floor, median_answer(ours, flooded))
         pairs = run_flood(work, cores, flooded, [ours, floor])
-    value, beside = share_of(pairs)
+    value, beside, ratios = share_of(pairs)
     what = f"{flooded.name}: calls a second, against the floor's"
-    return _row(what, value, "×", goal, beside, {"pairs": pairs}, at_least=True)
+    return _row(what, value, "×", goal, beside, {"pairs": pairs}, at_least=True, readings=ratios)
 
 
 def _batch(work: Work, cores: Shares, of: str, request: bytes) -> Row:
@@ -126,9 +126,9 @@ def _batch(work: Work, cores: Shares, of: str, request: bytes) -> Row:
     ):
         prime(bare, median_answer(ours, flooded))
         pairs = run_flood(work, cores, flooded, [ours, bare])
-    value, beside = share_of(pairs)
+    value, beside, ratios = share_of(pairs)
     what = f"{flooded.name}: calls a second, against bare FAISS behind an empty handler"
-    return _row(what, value, "×", 0.8, beside, {"pairs": pairs}, at_least=True)
+    return _row(what, value, "×", 0.8, beside, {"pairs": pairs}, at_least=True, readings=ratios)
 
 
 def _titles(work: Work, cores: Shares) -> Row:
@@ -235,5 +235,6 @@ def _row(
     details: dict[str, Any] | None = None,
     *,
     at_least: bool = False,
+    readings: Sequence[float] = (),
 ) -> Row:
-    return Row("searching", what, value, unit, goal, beside, details or {}, at_least=at_least)
+    return Row("searching", what, value, unit, goal, beside, details or {}, at_least=at_least, readings=readings)

@@ -43,6 +43,10 @@ class Clock:
         self.us.setdefault(stage, []).append((time.perf_counter() - started) / self._people * 1e6)
         return done
 
+    def medians(self) -> dict[str, float]:
+        """Says how long each stage took, as a rule."""
+        return {stage: statistics.median(taken) for stage, taken in self.us.items()}
+
 
 def measure(encoder: Encoder, requests: list[bytes], people: int) -> dict[str, float]:
     """Takes people through the stages, others at each time, one by the code for one; returns medians."""
@@ -51,7 +55,7 @@ def measure(encoder: Encoder, requests: list[bytes], people: int) -> dict[str, f
         first = at * people % max(1, len(requests) - people)
         encode = _encode_one if people == 1 else _encode_many
         encode(encoder, requests[first : first + people], clock)
-    return {stage: statistics.median(taken) for stage, taken in clock.us.items()}
+    return clock.medians()
 
 
 def _parsed(requests: list[bytes], now_ms: int, clock: Clock) -> list[Ask]:

@@ -62,5 +62,6 @@ def _row(service: str, starts: Sequence[Start]) -> Row:
         unit="s",
         goal=_GOAL_S,
         beside=f"median of {len(seconds)}, {min(seconds):.2f} to {max(seconds):.2f} s; {memory} then",
-        details={"seconds": seconds, "resident_bytes": resident},
+        details={"resident_bytes": resident},
+        readings=seconds,
     )

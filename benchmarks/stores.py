@@ -70,8 +70,8 @@ def _rate_row(store: str, rates: list[float]) -> Row:
         "/s",
         50_000.0,
         beside,
-        {"rates": rates},
         at_least=True,
+        readings=rates,
     )
 
 
