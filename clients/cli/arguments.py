@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from marquee.client import Filters, ListOptions, Quality
+from marquee.client.tls_flags import add_tls_flags
 
 ENCODER, RETRIEVER = "127.0.0.1:50051", "127.0.0.1:50052"
 
@@ -52,11 +53,7 @@ def add_connection(group: argparse._ArgumentGroup, environment: Mapping[str, str
         metavar="SECONDS",
         help="time for each request (default: %(default)g)",
     )
-    group.add_argument("--tls", action="store_true", help="encrypt, and trust the public authorities")
-    group.add_argument("--tls-ca", metavar="FILE", help="encrypt, and trust who is signed by this certificate (PEM)")
-    group.add_argument("--tls-cert", metavar="FILE", help="with --tls-key: the certificate of this client")
-    group.add_argument("--tls-key", metavar="FILE", help="the key of --tls-cert")
-    group.add_argument("--tls-name", default="", metavar="NAME", help="the name in the services' certificates")
+    add_tls_flags(group, "the services'")
     group.set_defaults(api_key=environment.get("MARQUEE_API_KEY", ""))
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from clients.cli.replicas import Replica, split
 from marquee.client import Recommender, Tls
+from marquee.client.tls_flags import tls_of
 
 
 class Connection(NamedTuple):
@@ -22,10 +23,8 @@ class Connection(NamedTuple):
     @classmethod
     def of_flags(cls, options: Namespace) -> Connection:
         """Reads the flags."""
-        tls = None
-        if options.tls or options.tls_ca or options.tls_cert or options.tls_key:
-            tls = Tls(options.tls_ca, options.tls_cert, options.tls_key, options.tls_name)
-        return cls(split(options.encoder), split(options.retriever), options.deadline, options.api_key, tls)
+        encoder, retriever = split(options.encoder), split(options.retriever)
+        return cls(encoder, retriever, options.deadline, options.api_key, tls_of(options))
 
     def open(self) -> Recommender:
         """Opens a client to all replicas."""

@@ -13,8 +13,9 @@ from typing import Any
 
 from marquee.bundle.following import follow, keep_following
 from marquee.bundle.registry import KEEP, Check, Pointer, Registry
-from marquee.bundle.replicas import Access, asking, tls_of
+from marquee.bundle.replicas import Access, asking
 from marquee.bundle.v1 import bundle_pb2
+from marquee.client.tls_flags import add_tls_flags, tls_of
 from marquee.errors import BundleError, MarqueeError, RegistryError
 
 DEFAULT_REGISTRY = ".marquee/registry"
@@ -85,10 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_access(activate: argparse.ArgumentParser) -> None:
     group = activate.add_argument_group("asking replicas", "A key for them is read from MARQUEE_API_KEY.")
-    group.add_argument("--tls-ca", metavar="FILE", help="encrypt, and trust who is signed by this certificate (PEM)")
-    group.add_argument("--tls-cert", metavar="FILE", help="with --tls-key: the certificate of this program")
-    group.add_argument("--tls-key", metavar="FILE", help="the key of --tls-cert")
-    group.add_argument("--tls-name", default="", metavar="NAME", help="the name in the replicas' certificates")
+    add_tls_flags(group, "the replicas'")
     activate.set_defaults(api_key=os.environ.get("MARQUEE_API_KEY", ""))
 
 
@@ -126,7 +124,7 @@ def _activate(registry: Registry, options: argparse.Namespace) -> None:
 
 
 def _access(options: argparse.Namespace) -> Access:
-    return Access(tls_of(options.tls_ca, options.tls_cert, options.tls_key, options.tls_name), options.api_key)
+    return Access(tls_of(options), options.api_key)
 
 
 def _roll_back(registry: Registry, options: argparse.Namespace) -> None:

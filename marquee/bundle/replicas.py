@@ -41,11 +41,6 @@ class Access(NamedTuple):
         return settings(address, address, TIMEOUT_S, 1, self.api_key, self.tls)
 
 
-def tls_of(ca: str | None, cert: str | None, key: str | None, server_name: str) -> Tls | None:
-    """Says how replicas are asked: over TLS where any of it is given, a name alone by the public authorities."""
-    return Tls(ca, cert, key, server_name) if ca or cert or key or server_name else None
-
-
 def asking(replicas: Sequence[str], access: Access) -> Confirm:
     """Makes what raises RegistryError where a replica has not loaded a space, each with its reason.
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import grpc
 
 from marquee.bundle.registry import KEEP, Registry
-from marquee.bundle.replicas import TIMEOUT_S, Access, addresses, open_channel, tls_of
+from marquee.bundle.replicas import TIMEOUT_S, Access, addresses, open_channel
+from marquee.client.tls_flags import add_tls_flags, tls_of
 from marquee.errors import ConfigError, MarqueeError, Unavailable
 from marquee.v1 import retriever_pb2, retriever_pb2_grpc
 from services.common.server import EXIT_CONFIG
@@ -66,13 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="a retriever that uses this Milvus; a name stands for all addresses that it has; repeatable: name all",
     )
-    for flag, what in (
-        ("ca", "encrypt, and trust replicas that are signed by this certificate (PEM)"),
-        ("cert", "with --tls-key: the certificate to show them"),
-        ("key", "the key of --tls-cert"),
-        ("name", "the name in their certificates; without it that of --replica"),
-    ):
-        parser.add_argument(f"--tls-{flag}", metavar="NAME" if flag == "name" else "FILE", help=what)
+    add_tls_flags(parser, "the replicas'")
     parser.add_argument(
         "--registry", type=Path, metavar="DIR", help="a registry whose bundles keep theirs; MARQUEE_REGISTRY"
     )
@@ -111,8 +106,7 @@ def _named_in(registry: Path, keep: int) -> set[str]:
 
 def _loaded_by(replica: str, options: argparse.Namespace) -> set[str]:
     """Asks a retriever, at every address that its name has, which bundles it has loaded."""
-    tls = tls_of(options.tls_ca, options.tls_cert, options.tls_key, options.tls_name)
-    access = Access(tls, os.environ.get("MARQUEE_API_KEY", "")).named(replica)
+    access = Access(tls_of(options), os.environ.get("MARQUEE_API_KEY", "")).named(replica)
     return {bundle_id for address in addresses(replica) for bundle_id in _loaded_at(address, access)}
 
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
+
 import pytest
 
-from marquee.bundle.replicas import tls_of
+from clients.cli.arguments import parser
+from clients.cli.connection import Connection
 from marquee.client.tls import Tls
+from marquee.client.tls_flags import add_tls_flags, tls_of
+
+ASKED = [
+    (["--tls"], Tls()),
+    (["--tls-ca=ca.pem"], Tls("ca.pem")),
+    (["--tls-cert=c.pem", "--tls-key=k.pem"], Tls(None, "c.pem", "k.pem")),
+    (["--tls-name=replica.example.com"], Tls(server_name="replica.example.com")),
+    ([], None),
+]
 
 
-@pytest.mark.parametrize(
-    "given", [("ca.pem", None, None, ""), (None, "c.pem", "k.pem", ""), (None, None, None, "replica.example.com")]
-)
-def test_any_of_it_asks_for_tls(given: tuple[str | None, str | None, str | None, str]) -> None:
-    assert tls_of(*given) == Tls(*given)
+@pytest.mark.parametrize(("flags", "expected"), ASKED)
+def test_any_of_it_asks_for_tls_and_nothing_does_not(flags: list[str], expected: Tls | None) -> None:
+    told = argparse.ArgumentParser()
+    add_tls_flags(told, "the replicas'")
+    assert tls_of(told.parse_args(flags)) == expected
 
 
-def test_nothing_said_is_no_tls() -> None:
-    assert tls_of(None, None, None, "") is None
+@pytest.mark.parametrize(("flags", "expected"), ASKED)
+def test_the_clients_are_told_in_the_same_words(flags: list[str], expected: Tls | None) -> None:
+    assert Connection.of_flags(parser({}).parse_args(["status", *flags])).tls == expected

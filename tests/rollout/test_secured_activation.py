@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from services.common.policy import Role
 from services.user_encoder.stores.sqlite import SqliteStore
 from tests.bundles import make_bundle
 from tests.encoder_rigs import encoder_on
-from tests.rigs import publish
+from tests.rigs import ROOT, publish
 from tests.secured import HOST, certified, enroll, trusting
 
 
@@ -36,4 +39,25 @@ async def test_replicas_that_want_tls_and_a_key_are_asked(
         monkeypatch.setenv("MARQUEE_API_KEY", key)
         assert await asyncio.to_thread(main, [*order, f"--tls-ca={trusted}"]) == 0
         assert key not in "".join(capsys.readouterr())
+    assert registry.read().active == following.id
+
+
+async def test_replicas_with_certificates_of_a_public_authority_are_asked(tmp_path: Path) -> None:
+    root, callers, ca = tmp_path / "registry", tmp_path / "callers", trustme.CA()
+    publish(root, make_bundle(tmp_path / "one", seed=1))
+    registry = publish(root, following := make_bundle(tmp_path / "two", seed=2), activate=False)
+    files, public = certified(tmp_path, ca.issue_cert(HOST)), tmp_path / "public.pem"
+    public.write_bytes(ca.cert_pem.bytes())
+    key = enroll(callers, "ops", Role.READER)
+    settings = {"auth": "keys", "callers": callers, "tls_cert": files.cert, "tls_key": files.key}
+    store = SqliteStore(tmp_path / "features.sqlite")
+    async with encoder_on(store, root, credentials=trusting(ca), **settings) as encoder:
+        order = ["activate", f"--registry={root}", f"--replica={HOST}:{encoder.port}", "--tls"]
+        # The core reads whom everybody trusts once a process.
+        trusted = {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(public), "MARQUEE_API_KEY": key}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "marquee.bundle", *order, cwd=ROOT, env=os.environ | trusted, stderr=PIPE
+        )
+        _, told = await process.communicate()
+    assert (process.returncode, told) == (0, b"")
     assert registry.read().active == following.id
