@@ -186,12 +186,14 @@ class Registry:
     def follow(self, source: Registry) -> Pointer:
         """Becomes a copy of what another registry points to: first its bundles, verified, and then its pointer.
 
-        Only reads the other one. Whatever goes wrong there leaves the pointer here as it was.
+        Only reads the other one. Whatever goes wrong there leaves the pointer here as it was. A bundle that was lost
+        here, or a file of it, is copied again.
         """
         pointer = source.read()
-        if self._load() != pointer:
+        named = [bundle_id for bundle_id in (pointer.active, pointer.standby) if bundle_id]
+        if self._load() != pointer or not all(map(self._has_all_files, named)):
             with self._writing(), self._lock(_FOLDERS, fcntl.LOCK_SH):
-                for bundle_id in filter(None, (pointer.active, pointer.standby)):
+                for bundle_id in named:
                     self._install(source.open(bundle_id))
                 self._change(self._load, lambda _: pointer)
         return pointer
@@ -313,6 +315,14 @@ class Registry:
             return self.open(bundle_id)
         except BundleError:
             return None
+
+    def _has_all_files(self, bundle_id: str) -> bool:
+        """Looks at names and sizes alone: whoever follows asks every few seconds, and hashes take seconds."""
+        try:
+            files = self.manifest(bundle_id).files
+            return all(os.path.getsize(self.bundle_path(bundle_id) / file.name) == file.size for file in files)
+        except (BundleError, OSError):
+            return False
 
     def _check_present(self, *bundle_ids: str) -> None:
         for bundle_id in bundle_ids:

@@ -67,6 +67,26 @@ def test_what_nothing_names_any_more_is_deleted(copy: Registry, source: Registry
     assert bundles[0].id not in copy.bundle_ids()
 
 
+@pytest.mark.parametrize("lost", ["", "manifest.json", "items.faiss"])
+def test_what_was_lost_here_is_copied_again(copy: Registry, source: Registry, bundles: list[Bundle], lost: str) -> None:
+    publish(source.root, bundles[1])
+    sync(copy, source)
+    before = copy.read()
+    for bundle in bundles[:2]:
+        place = copy.bundle_path(bundle.id) / lost
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+    assert sync(copy, source) == 0
+    assert [copy.open(bundle.id).space for bundle in bundles[:2]] == [bundle.space for bundle in bundles[:2]]
+    assert copy.read() == before
+
+
+def test_a_file_that_was_cut_off_here_is_copied_again(copy: Registry, source: Registry, bundles: list[Bundle]) -> None:
+    sync(copy, source)
+    (copy.bundle_path(bundles[0].id) / "items.faiss").write_bytes(b"")
+    assert sync(copy, source) == 0
+    assert copy.open(bundles[0].id).id == bundles[0].id
+
+
 def test_a_source_that_is_only_readable_is_enough(copy: Registry, source: Registry) -> None:
     before = sorted(path.name for path in source.root.iterdir())
     (source.root / "registry.lock").unlink()
