@@ -44,7 +44,7 @@ class Remote:
 
     def close(self) -> None:
         """Closes the connections; who still waits for an answer gets an error, so that no thread is left."""
-        for channel in self._links.all():
+        for channel in self._links.take_all():
             channel.close()
         self._pool.shutdown(cancel_futures=True)
 
@@ -70,9 +70,10 @@ class Remote:
         return list(dict.fromkeys(self._exported()))
 
     def _exported(self) -> Iterator[str]:
-        export = LiveFeaturesServiceStub(self._links.next().channels[0]).ExportEvents
         request = live_features_pb2.ExportEventsRequest(page_size=_PAGE)
         while True:
+            # Anew for each page: the links are others once the certificates were renewed.
+            export = LiveFeaturesServiceStub(self._links.next().channels[0]).ExportEvents
             page = self._asked(Service.USER_ENCODER, export, request)
             if page.parquet:
                 column = parquet.read_table(io.BytesIO(page.parquet), columns=["user_id"])["user_id"]

@@ -41,6 +41,7 @@ import grpc
 import grpc.aio
 
 from marquee import __version__
+from marquee.client.failures import closed_here
 from marquee.client.rpcs import RPCS, Rpc, Service
 from marquee.client.tls import Credentials, Tls
 from marquee.errors import ConfigError
@@ -185,7 +186,7 @@ class Links(Generic[C]):
     """Holds the links of a client, opened at the first call, and opens them anew when files of the `Tls` change.
 
     Channels cannot change their credentials. The old ones stay open for calls in flight until `take_expired` gives
-    them out. May be shared by threads.
+    them out. After `take_all` it is `closed`, and none is opened. May be shared by threads.
     """
 
     def __init__(self, transport: Transport[C], settings: Settings) -> None:
@@ -195,14 +196,19 @@ class Links(Generic[C]):
         self._turns: Iterator[Link[C]] = iter(())
         self._retired: list[tuple[float, Link[C]]] = []
         self._look_at = monotonic() + _LOOK_EVERY_S
+        self.closed = False
 
     def next(self) -> Link[C]:
-        """Gives the link whose turn it is."""
+        """Gives the link whose turn it is; raises RemoteError after `take_all`."""
         if self._settings.credentials is not None and monotonic() >= self._look_at:
             self.renew()
         if not self._links:
             self._open()
         return next(self._turns)
+
+    def current(self, link: Link[C]) -> Link[C]:
+        """Gives this link while it is good, and the one whose turn it is once new ones took its place."""
+        return link if any(link is one for one in self._links) else self.next()
 
     def renew(self) -> bool:
         """Opens new links where the files of the `Tls` have changed; says whether they have."""
@@ -225,14 +231,17 @@ class Links(Generic[C]):
             self._retired = [(until, link) for until, link in self._retired if until > now]
         return [channel for link in expired for channel in link.channels]
 
-    def all(self) -> list[C]:
-        """Lists all channels, to be closed."""
+    def take_all(self) -> list[C]:
+        """Gives out all channels, to be closed."""
         with self._lock:
             links = [*self._links, *(link for _, link in self._retired)]
+            self._links, self._retired, self.closed = [], [], True
         return [channel for link in links for channel in link.channels]
 
     def _open(self) -> None:
         with self._lock:
+            if self.closed:
+                raise closed_here()
             if not self._links:
                 links = [self._link() for _ in range(self._settings.connections)]
                 self._turns = itertools.cycle(links)

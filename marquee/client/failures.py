@@ -15,6 +15,8 @@ from marquee.client.rpcs import Service
 _TOO_LARGE = "message larger than max"
 # When to come back, in milliseconds; what is no number there, -1 above all, says never (gRFC A6).
 _PUSHBACK_KEY = "grpc-retry-pushback-ms"
+# What a blocking channel says of the calls that its closing ended.
+_CHANNEL_CLOSED = "Channel closed!"
 
 
 class Peer(NamedTuple):
@@ -55,6 +57,8 @@ def _unexplained(code: grpc.StatusCode, text: str, peer: Peer) -> errors.Marquee
     turned_away = code is grpc.StatusCode.CANCELLED and text == "CANCELLED"
     if full or turned_away:
         return errors.Overloaded(f"{peer.service} at {peer.address} has too many calls ({text}); send fewer, or later")
+    if code is grpc.StatusCode.CANCELLED and text == _CHANNEL_CLOSED:
+        return closed_here()
     return errors.from_rpc(code, _explain(code, text, peer), None)
 
 
@@ -72,6 +76,12 @@ def refused_here(peer: Peer) -> errors.Overloaded:
         f"this client did not send the call: {peer.service} at {peer.address} refused too many in the last seconds; "
         "send fewer, or start more replicas"
     )
+
+
+def closed_here() -> errors.MarqueeError:
+    """Says that this client was closed before a method had all its answers."""
+    text = "this client was closed while it was used; close it when its methods have returned, or make a new one"
+    return errors.from_rpc(grpc.StatusCode.CANCELLED, text, None)
 
 
 def _explain(code: grpc.StatusCode, text: str, peer: Peer) -> str:

@@ -16,11 +16,11 @@ import grpc.aio
 
 from marquee.client import batches, flows
 from marquee.client.channels import C, Link, Links, Settings, Transport, is_deadline, settings
-from marquee.client.failures import Peer, refused_here, too_late, translate
+from marquee.client.failures import Peer, closed_here, refused_here, too_late, translate
 from marquee.client.rpcs import RPCS, Call, Flow, Page, Pages, Pause
 from marquee.client.throttling import Throttle
 from marquee.client.tls import Tls
-from marquee.errors import InvalidRequest, MarqueeError, Overloaded, Unavailable, from_rpc
+from marquee.errors import InvalidRequest, MarqueeError, Overloaded, RemoteError, Unavailable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,7 +109,6 @@ class _Client(Generic[C]):
         self._settings = settings
         self._links = Links(transport, settings)
         self._throttles = {rpc: Throttle() for rpc in RPCS}
-        self._closed = False
 
     def __repr__(self) -> str:
         encoder, retriever = self._settings.addresses.values()
@@ -117,7 +116,7 @@ class _Client(Generic[C]):
 
     def _begin(self, deadline_s: float | None) -> _Until:
         """Says until when a method may take; raises RuntimeError after close."""
-        if self._closed:
+        if self._links.closed:
             raise RuntimeError(f"this {type(self).__name__} is closed; make a new one")
         seconds = self._settings.deadline_s if deadline_s is None else deadline_s
         if not is_deadline(seconds):
@@ -139,6 +138,16 @@ class _Client(Generic[C]):
         told = translate(error, self._peer(call, until))
         self._throttles[call.rpc].note(accepted=not isinstance(told, Overloaded))
         return told
+
+    def _elsewhere(self, link: Link[C], error: MarqueeError) -> Link[C] | None:
+        """Finds where a failed call is to be made again: files of the `Tls` were replaced, and the link with them."""
+        if isinstance(error, Unavailable):
+            # Somebody else may have noticed before.
+            self._links.renew()
+        elif not isinstance(error, RemoteError) or error.remote_code is not grpc.StatusCode.CANCELLED:
+            return None
+        current = self._links.current(link)
+        return None if current is link else current
 
     def _pause_s(self, pause: Pause, until: _Until) -> float:
         """Says how long to wait before a refused call is made again; raises the refusal where it is not to be."""
@@ -189,8 +198,7 @@ class Recommender(_Client[grpc.Channel]):
 
     def close(self) -> None:
         """Closes the connections; calls in flight end with an error."""
-        self._closed = True
-        for channel in self._links.all():
+        for channel in self._links.take_all():
             channel.close()
 
     def _run(self, flow: Flow[R], deadline_s: float | None) -> R:
@@ -212,13 +220,14 @@ class Recommender(_Client[grpc.Channel]):
     def _do(self, link: Link[grpc.Channel], wanted: Call | Pause, until: _Until) -> Any:
         if isinstance(wanted, Pause):
             return sleep(self._pause_s(wanted, until))
+        link = self._links.current(link)
         try:
             return self._answer(link, wanted, until)
-        except Unavailable:
-            if not self._links.renew():
+        except MarqueeError as error:
+            other = self._elsewhere(link, error)
+            if other is None:
                 raise
-            # The handshake failed because files of the `Tls` were replaced a moment ago.
-            return self._answer(self._links.next(), wanted, until)
+        return self._answer(other, wanted, until)
 
     def _answer(self, link: Link[grpc.Channel], call: Call, until: _Until) -> Any:
         left = self._left(call, until)
@@ -226,6 +235,9 @@ class Recommender(_Client[grpc.Channel]):
             answer = link.methods[call.rpc](call.request, timeout=left, metadata=self._settings.metadata)
         except grpc.RpcError as error:
             raise self._failed(error, call, until) from error
+        except ValueError as error:
+            # All that grpc says of a channel that was closed a moment ago.
+            raise closed_here() from error
         self._throttles[call.rpc].note(accepted=True)
         return answer
 
@@ -281,8 +293,7 @@ class AsyncRecommender(_Client[grpc.aio.Channel]):
 
     async def close(self) -> None:
         """Closes the connections; calls in flight end with an error."""
-        self._closed = True
-        for channel in self._links.all():
+        for channel in self._links.take_all():
             await channel.close()
 
     async def _run(self, flow: Flow[R], deadline_s: float | None) -> R:
@@ -305,13 +316,14 @@ class AsyncRecommender(_Client[grpc.aio.Channel]):
     async def _do(self, link: Link[grpc.aio.Channel], wanted: Call | Pause, until: _Until) -> Any:
         if isinstance(wanted, Pause):
             return await asyncio.sleep(self._pause_s(wanted, until))
+        link = self._links.current(link)
         try:
             return await self._answer(link, wanted, until)
-        except Unavailable:
-            if not self._links.renew():
+        except MarqueeError as error:
+            other = self._elsewhere(link, error)
+            if other is None:
                 raise
-            # The handshake failed because files of the `Tls` were replaced a moment ago.
-            return await self._answer(self._links.next(), wanted, until)
+        return await self._answer(other, wanted, until)
 
     async def _answer(self, link: Link[grpc.aio.Channel], call: Call, until: _Until) -> Any:
         left = self._left(call, until)
@@ -319,12 +331,15 @@ class AsyncRecommender(_Client[grpc.aio.Channel]):
             answer = await link.methods[call.rpc](call.request, timeout=left, metadata=self._settings.metadata)
         except grpc.RpcError as error:
             raise self._failed(error, call, until) from error
+        except grpc.aio.UsageError as error:
+            # All that grpc.aio says of a channel that was closed a moment ago.
+            raise closed_here() from error
         except asyncio.CancelledError as error:
             # A grpc.aio channel that closes cancels whoever waits for a call, though nobody cancelled their task.
             task = asyncio.current_task()
-            if not self._closed or task is None or task.cancelling():
+            if task is None or task.cancelling():
                 raise
-            raise from_rpc(grpc.StatusCode.CANCELLED, "Channel closed!", None) from error
+            raise closed_here() from error
         self._throttles[call.rpc].note(accepted=True)
         return answer
 

@@ -408,8 +408,22 @@ class TestErrors:
         asking = asyncio.ensure_future(client("recommend", "42"))
         await started.wait()
         await client("close")
-        with pytest.raises(errors.RemoteError, match="CANCELLED: Channel closed!"):
+        with pytest.raises(errors.RemoteError, match="CANCELLED: this client was closed while it was used; close it"):
             await asking
+
+    async def test_closing_ends_a_method_between_its_calls(self, client: Ask, services: Services) -> None:
+        services.fake.then("GetIndex", errors.Overloaded("too many calls", retry_after_s=1.0))
+        await client("encoder_state")
+        asking = asyncio.ensure_future(client("retriever_state"))
+        async with asyncio.timeout(30):
+            while "GetIndex" not in services.fake.names():
+                await asyncio.sleep(0.01)
+        # What it does meanwhile is wait for the service to want it back.
+        await asyncio.sleep(0.3)
+        await client("close")
+        with pytest.raises(errors.RemoteError, match="this client was closed while it was used; close it"):
+            await asking
+        assert services.fake.names().count("GetIndex") == 1
 
 
 class TestRetries:

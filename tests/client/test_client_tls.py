@@ -16,7 +16,7 @@ from clients.cli.certificates import days_left
 from marquee import errors
 from marquee.client import ConfigError, Recommender, Tls
 from marquee.client.tls import Credentials
-from tests.client.fakes import Ask, Fake, MakeClient, Services, retriever_on, serving
+from tests.client.fakes import Ask, Fake, MakeClient, Services, encoder_on, hanging, retriever_on, serving
 
 ANYWHERE = "127.0.0.1:50052"
 
@@ -162,6 +162,47 @@ class TestRotation:
                     with pytest.raises(errors.MarqueeError):
                         await client("search", "toy")
         assert "client.example" in who[0]
+
+    async def test_what_follows_in_a_method_goes_over_the_new_connections(
+        self, make_client: MakeClient, ours: Authority, theirs: Authority
+    ) -> None:
+        fake, credentials = Fake(), theirs.server()
+        async with (
+            serving(lambda server: encoder_on(server, fake), credentials=credentials) as encoder,
+            serving(lambda server: retriever_on(server, fake), credentials=credentials) as retriever,
+        ):
+            client = make_client(encoder, retriever, tls=Tls(ours.pem))
+            ours.written("ca.pem", theirs.ca.cert_pem)
+            # Encode is where it notices; Search is the first call to the retriever.
+            assert len(await client("recommend", "42", k=2, fallback=False)) == 2
+
+    async def test_all_who_call_at_the_same_time_are_answered(
+        self, make_client: MakeClient, ours: Authority, theirs: Authority
+    ) -> None:
+        async with serving(lambda server: retriever_on(server, Fake()), credentials=theirs.server()) as address:
+            client = searching(make_client, address, Tls(ours.pem))
+            ours.written("ca.pem", theirs.ca.cert_pem)
+            found = await asyncio.gather(*(client("search", "toy") for _ in range(8)))
+        assert [len(one) for one in found] == [1] * 8
+
+    async def test_a_call_that_outlives_the_old_connections_is_made_again(
+        self, make_client: MakeClient, ours: Authority, theirs: Authority, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("marquee.client.channels._RETIRE_S", 0.0)
+        monkeypatch.setattr("marquee.client.channels._LOOK_EVERY_S", 0.0)
+        fake = Fake()
+        hang, started = hanging()
+        fake.then("SearchMovies", hang)
+        async with serving(lambda server: retriever_on(server, fake), credentials=ours.server()) as address:
+            client = searching(make_client, address, Tls(ours.pem))
+            asking = asyncio.ensure_future(client("search", "toy"))
+            await started.wait()
+            both = ours.folder / "both.pem"
+            both.write_bytes(ours.ca.cert_pem.bytes() + theirs.ca.cert_pem.bytes())
+            os.replace(both, ours.folder / "ca.pem")
+            for _ in range(2):
+                assert len(await client("search", "toy")) == 1
+            assert len(await asking) == 1
 
 
 async def test_the_doctor_reads_when_a_certificate_ends(ours: Authority) -> None:
