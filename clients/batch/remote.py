@@ -16,6 +16,7 @@ from pyarrow import parquet
 from clients.batch.arguments import PEOPLE_PER_CALL
 from clients.batch.lists import Lists, Origin, Wanted, join
 from clients.cli.connection import Connection
+from marquee.client.batches import parts
 from marquee.client.channels import Links, Transport, settings
 from marquee.client.failures import Peer, translate
 from marquee.client.rpcs import BATCH_ENCODE, BATCH_SEARCH, GET_INDEX, GET_MODEL, Rpc, Service
@@ -86,11 +87,11 @@ class Remote:
         """Makes people's lists; raises RegistryError where the services answer from another bundle."""
         calls = [user_ids[start : start + PEOPLE_PER_CALL] for start in range(0, len(user_ids), PEOPLE_PER_CALL)]
         made = self._pool.map(lambda some: self._lists(some, wanted, origin), calls)
-        parts = []
+        lists = []
         for part, some in zip(made, calls, strict=True):
-            parts.append(part)
+            lists.append(part)
             done(len(some))
-        return join(parts)
+        return join(lists)
 
     def _lists(self, user_ids: Sequence[str], wanted: Wanted, origin: Origin) -> Lists:
         encode = user_encoder_pb2.BatchEncodeRequest(
@@ -103,9 +104,17 @@ class Remote:
         known = [at for at, result in enumerate(encoded.results) if _has_events(result)]
         if not known:
             return join([])
-        found = self._call(BATCH_SEARCH, _queries(encoded, known, wanted))
-        _check_origin("retriever", found.bundle_id, origin)
+        # Each query says again what is wanted: with many ids to exclude, not all of them fit into one message.
+        calls = parts(_queries(encoded, known, wanted), PEOPLE_PER_CALL, retriever_pb2.BatchSearchQuery.ByteSize)
+        found = [result for queries in calls for result in self._found(queries, origin)]
         return _told([user_ids[at] for at in known], found)
+
+    def _found(
+        self, queries: Sequence[retriever_pb2.BatchSearchQuery], origin: Origin
+    ) -> Sequence[retriever_pb2.BatchSearchResult]:
+        answer = self._call(BATCH_SEARCH, retriever_pb2.BatchSearchRequest(queries=queries, space=origin.space))
+        _check_origin("retriever", answer.bundle_id, origin)
+        return answer.results
 
     def _call(self, rpc: Rpc[Q, A], request: Q) -> A:
         answer: A = self._asked(rpc.service, self._links.next().methods[rpc], request)
@@ -161,29 +170,24 @@ def _has_events(result: user_encoder_pb2.BatchEncodeResult) -> bool:
 
 def _queries(
     encoded: user_encoder_pb2.BatchEncodeResponse, known: Sequence[int], wanted: Wanted
-) -> retriever_pb2.BatchSearchRequest:
+) -> Iterator[retriever_pb2.BatchSearchQuery]:
     size = len(encoded.vectors) // len(encoded.results)
-    return retriever_pb2.BatchSearchRequest(
-        queries=[
-            retriever_pb2.BatchSearchQuery(
-                vector=encoded.vectors[at * size : (at + 1) * size],
-                k=wanted.k,
-                filter=wanted.filter if wanted.filter.ByteSize() else None,
-                exclude_packed=encoded.results[at].seen if wanted.exclude_seen else b"",
-            )
-            for at in known
-        ],
-        space=encoded.space,
-    )
+    for at in known:
+        yield retriever_pb2.BatchSearchQuery(
+            vector=encoded.vectors[at * size : (at + 1) * size],
+            k=wanted.k,
+            filter=wanted.filter if wanted.filter.ByteSize() else None,
+            exclude_packed=encoded.results[at].seen if wanted.exclude_seen else b"",
+        )
 
 
-def _told(user_ids: list[str], found: retriever_pb2.BatchSearchResponse) -> Lists:
-    for result in found.results:
+def _told(user_ids: list[str], found: Sequence[retriever_pb2.BatchSearchResult]) -> Lists:
+    for result in found:
         if result.status.code:
             raise from_status(result.status)
     return Lists(
         user_ids,
-        np.array([len(result.movie_ids) for result in found.results], np.int64),
-        np.array([movie_id for result in found.results for movie_id in result.movie_ids], np.int64),
-        np.array([score for result in found.results for score in result.scores], np.float32),
+        np.array([len(result.movie_ids) for result in found], np.int64),
+        np.array([movie_id for result in found for movie_id in result.movie_ids], np.int64),
+        np.array([score for result in found for score in result.scores], np.float32),
     )

@@ -9,6 +9,8 @@ from pathlib import Path
 from marquee.errors import DataError
 
 _MAX_ID = (1 << 63) - 1
+# Of a filter's exclude_ids, from the contract.
+_MAX_MOVIES = 100_000
 
 
 def read_user_ids(path: Path) -> list[str]:
@@ -25,8 +27,17 @@ def fingerprint(ids: Sequence[str]) -> str:
 
 
 def read_movie_ids(path: Path) -> list[int]:
-    """Reads movie ids, ascending; # begins a comment, as in a block list. Raises DataError for a line that is none."""
-    return sorted(set(_movie_ids(path)))
+    """Reads movie ids, ascending; # begins a comment, as in a block list.
+
+    Raises DataError for a line that is none, and for more ids than a filter may have.
+    """
+    ids = sorted(set(_movie_ids(path)))
+    if len(ids) > _MAX_MOVIES:
+        raise DataError(
+            f"{path}: names {len(ids):,} movies, and at most {_MAX_MOVIES:,} can be left out; give the others to the "
+            "retrievers as their block list, or take them out of the catalogue with training.refresh --remove"
+        )
+    return ids
 
 
 def _movie_ids(path: Path) -> Iterator[int]:

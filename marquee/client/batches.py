@@ -59,7 +59,7 @@ def batch(
     encode = requests.batch_encode(as_of, allow_cold_start, request_id)
     plan = _Plan(encode, requests.batch_query(k, options), exclude_seen, details)
     asked = (_asked(user, as_of) for user in requests.listed("users", users))
-    for chunk in _parts(asked, _PEOPLE, _bytes_of):
+    for chunk in parts(asked, _PEOPLE, _bytes_of):
         yield _chunk(chunk, plan)
 
 
@@ -101,8 +101,8 @@ def _bytes_of(asked: _Asked) -> int:
     return asked.item.ByteSize() if asked.item is not None else 0
 
 
-def _parts(things: Iterable[T], most: int, size: Callable[[T], int]) -> Iterator[list[T]]:
-    """Cuts things into lists of `most` at the most and of _BYTES together, where one alone is not larger."""
+def parts(things: Iterable[T], most: int, size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Cuts things into lists of `most` at the most and of 16 MiB together, where one alone is not larger."""
     part, total = list[T](), 0
     for thing in things:
         if part and (len(part) == most or total + size(thing) > _BYTES):
@@ -183,7 +183,7 @@ def _search(
     queries: Iterable[retriever_pb2.BatchSearchQuery], encoded: user_encoder_pb2.BatchEncodeResponse
 ) -> Flow[Sequence[tuple[retriever_pb2.BatchSearchResponse, retriever_pb2.BatchSearchResult]]]:
     found = []
-    for part in _parts(queries, _PEOPLE, retriever_pb2.BatchSearchQuery.ByteSize):
+    for part in parts(queries, _PEOPLE, retriever_pb2.BatchSearchQuery.ByteSize):
         request = retriever_pb2.BatchSearchRequest(queries=part, space=encoded.space, request_id=encoded.request_id)
         answer = yield from call(BATCH_SEARCH, request)
         found += [(answer, result) for result in answer.results]

@@ -110,6 +110,30 @@ async def test_the_services_make_the_same_lists_as_this_process(served: Served, 
     pd.testing.assert_frame_equal(ours, theirs, check_exact=False, rtol=0, atol=2e-6)
 
 
+async def test_a_hundred_thousand_movies_can_be_left_out(served: Served, tmp_path: Path, capsys: Capsys) -> None:
+    # As long as ids get: for all people in one message they would take 80 MB.
+    known, far = served.world.bundle.array(MOVIE_IDS)[:20].tolist(), 1 << 62
+    ids = [*known, *range(far, far + 99_980)]
+    (tmp_path / "left-out").write_text("\n".join(map(str, ids)))
+    flags = (f"--out={tmp_path / 'out'}", f"--exclude={tmp_path / 'left-out'}", *served.addresses)
+    ended = await asyncio.to_thread(batch, capsys, *flags)
+    assert ended.code == 0, ended.said
+    frame = read_lists(tmp_path / "out")
+    assert frame["user_id"].nunique() == PEOPLE
+    assert not set(frame["movie_id"]) & set(known)
+
+
+async def test_more_than_that_are_refused_in_a_sentence(served: Served, tmp_path: Path, capsys: Capsys) -> None:
+    (tmp_path / "left-out").write_text("\n".join(map(str, range(1, 100_002))))
+    flags = (f"--out={tmp_path / 'out'}", f"--exclude={tmp_path / 'left-out'}")
+    here = (f"--registry={served.world.registry}", f"--events={served.world.events}")
+    for way in (served.addresses, here):
+        ended = await asyncio.to_thread(batch, capsys, *flags, *way)
+        assert ended.code == 1
+        assert "names 100,001 movies, and at most 100,000 can be left out" in ended.said
+        assert "filter" not in ended.said
+
+
 def test_an_export_of_the_store_gives_the_lists_of_the_ratings_that_were_imported(
     world: World, store: Path, tmp_path: Path, capsys: Capsys
 ) -> None:
