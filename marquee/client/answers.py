@@ -83,7 +83,7 @@ def recommendations(encoded: user_encoder_pb2.EncodeResponse, found: retriever_p
 
 
 def most_watched(
-    message: catalog_pb2.TopMoviesResponse, k: int, as_of: dt.datetime, away: MarqueeError
+    message: catalog_pb2.TopMoviesResponse, short_reason: ShortReason, as_of: dt.datetime, away: MarqueeError
 ) -> Recommendations:
     """Reads the most watched movies as recommendations that were made without the encoder."""
     ranked = (Recommendation(movie(one), None, rank) for rank, one in enumerate(message.movies, 1))
@@ -92,7 +92,7 @@ def most_watched(
         request_id=message.request_id,
         space="",
         bundle_id=message.bundle_id,
-        short_reason=ShortReason.UNSPECIFIED if len(message.movies) == k else ShortReason.FILTER,
+        short_reason=short_reason,
         source=FeatureSource.TOP_MOVIES,
         events_used=0,
         events_unknown=0,

@@ -53,10 +53,11 @@ from marquee.client.values import (
     RecordFailure,
     ReplicaState,
     SearchOptions,
+    ShortReason,
     Status,
 )
 from marquee.errors import DeadlineExceeded, InvalidRequest, MarqueeError, Overloaded, SpaceNotLoaded, Unavailable
-from marquee.v1 import catalog_pb2, retriever_pb2, user_encoder_pb2
+from marquee.v1 import catalog_pb2, retriever_pb2, types_pb2, user_encoder_pb2
 
 # What is raised where a service does not answer, whatever it was asked.
 AWAY = (Unavailable, Overloaded)
@@ -107,7 +108,8 @@ def recommend(
             raise
         seen = requests.packed(event.movie_id for event in told) if exclude_seen else b""
         found = yield from _most_watched(search, seen, away)
-        return answers.most_watched(found, k, as_of or dt.datetime.now(dt.UTC), away)
+        reason = yield from _why_short(search, len(found.movies))
+        return answers.most_watched(found, reason, as_of or dt.datetime.now(dt.UTC), away)
     try:
         return answers.recommendations(encoded, (yield from _search(search, encoded, exclude_seen)))
     except SpaceNotLoaded as error:
@@ -378,6 +380,24 @@ def _most_watched(
         raise
     except MarqueeError as error:
         raise away from error
+
+
+def _why_short(search: retriever_pb2.SearchRequest, found: int) -> Flow[ShortReason]:
+    """Says why so few are the most watched, as Search would; UNSPECIFIED also where that cannot be found out."""
+    if found >= search.k:
+        return ShortReason.UNSPECIFIED
+    passing = types_pb2.MovieFilter()
+    passing.CopyFrom(search.filter)
+    passing.ClearField("exclude_ids")
+    try:
+        for reason, those in ((ShortReason.CATALOG, types_pb2.MovieFilter()), (ShortReason.FILTER, passing)):
+            counted = yield from call(GET_FACETS, catalog_pb2.GetFacetsRequest(filter=those))
+            if counted.movies < search.k:
+                return reason
+    except MarqueeError:
+        # There is a list, and it is not to be lost for this.
+        return ShortReason.UNSPECIFIED
+    return ShortReason.EXCLUDED
 
 
 def _record_one(user_id: str, event: Event, request_id: str) -> Flow[None]:

@@ -90,7 +90,9 @@ def explain(
 def search(k: int, options: SearchOptions, request_id: str) -> retriever_pb2.SearchRequest:
     """Builds Search's request but for what Encode will answer: vector, space and seen movies."""
     chosen, filters = _split(**options)
-    return retriever_pb2.SearchRequest(k=k, filter=filters, details=_ALL_DETAILS, request_id=request_id, options=chosen)
+    return retriever_pb2.SearchRequest(
+        k=_wanted(k), filter=filters, details=_ALL_DETAILS, request_id=request_id, options=chosen
+    )
 
 
 @_sendable()
@@ -120,7 +122,7 @@ def similar(
 @_sendable()
 def top_movies(k: int, filters: Filters, request_id: str) -> catalog_pb2.TopMoviesRequest:
     """Builds TopMovies' request."""
-    return catalog_pb2.TopMoviesRequest(k=k, filter=_movie_filter(**filters), request_id=request_id)
+    return catalog_pb2.TopMoviesRequest(k=_wanted(k), filter=_movie_filter(**filters), request_id=request_id)
 
 
 @_sendable()
@@ -267,6 +269,13 @@ def _split(
         debug=debug,
     )
     return options, _movie_filter(**filters)
+
+
+def _wanted(k: int) -> int:
+    # TopMovies would take 0 for 10, and answer where Search refuses.
+    if k < 1:
+        raise InvalidRequest(f"k is {k}; send 1 to 1000", field="k")
+    return k
 
 
 def _movie_filter(

@@ -52,7 +52,45 @@ class TestDegraded:
         found = await client("recommend", "42", exclude_seen=False)
         assert found.source is FeatureSource.TOP_MOVIES
         assert services.fake.requests("TopMovies")[0].exclude_packed == b""
-        assert found.short_reason is ShortReason.FILTER
+
+    @pytest.mark.parametrize(
+        ("catalogue", "passing", "reason"),
+        [
+            (9, 9, ShortReason.CATALOG),
+            (10, 9, ShortReason.FILTER),
+            (10, 10, ShortReason.EXCLUDED),
+        ],
+    )
+    async def test_a_short_list_says_why(
+        self, client: Ask, services: Services, catalogue: int, passing: int, reason: ShortReason
+    ) -> None:
+        services.fake.then("Encode", errors.Overloaded("too many calls"))
+        counts = [catalog_pb2.GetFacetsResponse(movies=count) for count in (catalogue, passing)]
+        services.fake.then("GetFacets", *counts)
+        found = await client("recommend", "42", k=10, genres=["Comedy"], exclude=[3])
+        assert (len(found), found.short_reason) == (2, reason)
+        asked = [types_pb2.MovieFilter(), types_pb2.MovieFilter(genres_any=["Comedy"])]
+        given = [request.filter for request in services.fake.requests("GetFacets")]
+        assert given == (asked[:1] if reason is ShortReason.CATALOG else asked)
+
+    async def test_a_short_list_is_shown_also_where_nobody_can_say_why(self, client: Ask, services: Services) -> None:
+        services.fake.then("Encode", errors.Overloaded("too many calls"))
+        services.fake.then("GetFacets", errors.MarqueeError("broken"))
+        found = await client("recommend", "42", k=10)
+        assert (len(found), found.short_reason) == (2, ShortReason.UNSPECIFIED)
+
+    @pytest.mark.parametrize("fallback", [True, False])
+    @pytest.mark.parametrize("k", [0, -1])
+    async def test_no_movies_are_refused_with_and_without_the_encoder(
+        self, make_client: MakeClient, services: Services, nobody: str, fallback: bool, k: int
+    ) -> None:
+        for encoder in (services.encoder, nobody):
+            client = make_client(encoder, services.retriever)
+            with pytest.raises(errors.InvalidRequest, match=rf"^k is {k}; send 1 to 1000$") as caught:
+                await client("recommend", "42", k=k, fallback=fallback)
+            assert caught.value.field == "k"
+            with pytest.raises(errors.InvalidRequest, match=rf"^k is {k}; send 1 to 1000$"):
+                await client("top", k=k)
 
     async def test_an_encoder_that_hangs_is_away_as_well(self, make_client: MakeClient, services: Services) -> None:
         services.fake.then("Encode", hanging()[0])
