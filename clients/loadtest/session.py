@@ -93,6 +93,9 @@ class Conductor:
             return None
         measured = self._measure([Stage(self._options.step, rate, rate)])
         if measured.stopped:
+            # Cut off it is no attempt, and yet all that was measured where none has held.
+            if not self._held:
+                self.session.adopt(measured)
             return None
         stage = measured.stages[0]
         limits = client_limits(stage.name, stage.cpu, stage.figures)

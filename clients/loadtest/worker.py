@@ -165,7 +165,7 @@ class _Flight:
         self._tallies: defaultdict[tuple[int, str], Tally] = defaultdict(Tally)
         self._told: dict[str, str] = {}
         self._broken: BaseException | None = None
-        self._sent = 0
+        self._sent = self._in_flight = 0
         self._cpu, self._wall = time.process_time(), trial.start
 
     def stop(self) -> None:
@@ -178,7 +178,7 @@ class _Flight:
         sending = asyncio.create_task(self._send_all())
         stopping = asyncio.create_task(self._stopped.wait())
         await asyncio.wait((sending, stopping), return_when=asyncio.FIRST_COMPLETED)
-        dropped = len(self._running)
+        dropped = self._in_flight
         for task in (ticking, stopping, sending, *self._running):
             task.cancel()
         results = await asyncio.gather(sending, ticking, stopping, *self._running, return_exceptions=True)
@@ -234,7 +234,11 @@ class _Flight:
         scenario = next(self._scenarios)
         sent = time.monotonic()
         self._sent += 1
-        ended = await self._caller.call(scenario, self._load.settings.deadline_s)
+        self._in_flight += 1
+        try:
+            ended = await self._caller.call(scenario, self._load.settings.deadline_s)
+        finally:
+            self._in_flight -= 1
         now = time.monotonic()
         lag = max(0.0, sent - due)
         outcome = Outcome(ended.code, now - due, now - sent, lag, ended.degraded, ended.cold_start)
@@ -266,7 +270,7 @@ class _Flight:
                 wall - self._trial.start,
                 self._parts(),
                 self._sent,
-                len(self._running),
+                self._in_flight,
                 cpu - self._cpu,
                 wall - self._wall,
                 self._told,

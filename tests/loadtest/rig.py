@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -109,7 +110,7 @@ class Finished(NamedTuple):
 async def start(
     address: str, folder: Path, *arguments: str, stderr: int = asyncio.subprocess.PIPE
 ) -> asyncio.subprocess.Process:
-    """Starts the load tester on one address for both services, without a warm-up to speak of."""
+    """Starts the load tester on one address for both services, without a warm-up to speak of, in a group of its own."""
     told = (f"--encoder={address}", f"--retriever={address}", f"--out={folder}", "--warm-up=200ms", *arguments)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MARQUEE_")}
     return await asyncio.create_subprocess_exec(
@@ -118,7 +119,13 @@ async def start(
         env=environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=stderr,
+        start_new_session=True,
     )
+
+
+def press_ctrl_c(process: asyncio.subprocess.Process) -> None:
+    """Interrupts it as a terminal does: every process of the group."""
+    os.killpg(process.pid, signal.SIGINT)
 
 
 async def finish(process: asyncio.subprocess.Process, folder: Path) -> Finished:
