@@ -51,15 +51,15 @@ class _Replica:
 
     def retried(self) -> int:
         """Reads how many calls it had that were not the first attempt."""
-        return self._sum("calls_retried_total")
+        return self._sum("marquee_retriever_calls_retried_total")
 
     def answered(self) -> int:
         """Reads how many calls it has answered since it was started."""
-        return self._sum("calls_total")
+        return self._sum("grpc_server_handled_total")
 
     def _sum(self, name: str) -> int:
         lines = read_metrics(self._metrics_port).splitlines()
-        found = [line for line in lines if re.match(rf"marquee_retriever_{name}\W", line)]
+        found = [line for line in lines if re.match(rf"{name}\W", line)]
         return sum(int(float(line.rpartition(" ")[2])) for line in found)
 
 

@@ -23,9 +23,14 @@ _DEADLINE_S: Final = 1.0
 # Rates over less are noise; several operators who look share what was read.
 _LEAST_S: Final = 1.0
 _MOST_BYTES: Final = 4 << 20
-_CALLS, _SECONDS = "_calls_total", "_call_seconds_bucket"
-# Calls that probes make, which say nothing of the load.
-_UNTOLD = frozenset({"Check", "Watch"})
+_CALLS, _SECONDS = "grpc_server_handled_total", "grpc_server_handling_seconds_bucket"
+# Which program has a service; of others, such as the health, nothing is told.
+_PROGRAMS: Final = {
+    "marquee.v1.UserEncoderService": "user_encoder",
+    "marquee.v1.LiveFeaturesService": "user_encoder",
+    "marquee.v1.RetrieverService": "retriever",
+    "marquee.v1.CatalogService": "retriever",
+}
 
 
 class _Ask(Protocol):
@@ -221,15 +226,14 @@ def _sample(text: str) -> _Sample:
 
 
 def _add(sample: _Sample, name: str, labels: Mapping[str, str], value: float) -> None:
-    method = labels.get("method", "")
-    if not name.startswith("marquee_") or not method or method in _UNTOLD:
+    service = _PROGRAMS.get(labels.get("grpc_service", ""))
+    if service is None:
         return
-    if name.endswith(_CALLS):
-        key = _Key(name.removeprefix("marquee_").removesuffix(_CALLS), method)
+    key = _Key(service, labels.get("grpc_method", ""))
+    if name == _CALLS:
         sample.calls[key] += value
-        sample.failures[key] += value if labels.get("code") != "OK" else 0.0
-    elif name.endswith(_SECONDS):
-        key = _Key(name.removeprefix("marquee_").removesuffix(_SECONDS), method)
+        sample.failures[key] += value if labels.get("grpc_code") != "OK" else 0.0
+    elif name == _SECONDS:
         sample.buckets[key][float(labels["le"])] += value
 
 

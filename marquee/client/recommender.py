@@ -20,6 +20,7 @@ from marquee.client.failures import Peer, closed_here, refused_here, too_late, t
 from marquee.client.rpcs import RPCS, Call, Flow, Page, Pages, Pause
 from marquee.client.throttling import Throttle
 from marquee.client.tls import Tls
+from marquee.client.tracing import TracerProvider, spans_of
 from marquee.errors import InvalidRequest, MarqueeError, Overloaded, RemoteError, Unavailable
 
 P = ParamSpec("P")
@@ -28,14 +29,16 @@ R = TypeVar("R")
 
 def _blocking(flow: Callable[P, Flow[R]]) -> Callable[Concatenate[Recommender, P], R]:
     def method(self: Recommender, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self._run(flow(*args, **kwargs), _deadline_s(kwargs))
+        with self._spans.method(flow.__name__):
+            return self._run(flow(*args, **kwargs), _deadline_s(kwargs))
 
     return _documented(method, flow, "Recommender", "")
 
 
 def _awaitable(flow: Callable[P, Flow[R]]) -> Callable[Concatenate[AsyncRecommender, P], Coroutine[Any, Any, R]]:
     async def method(self: AsyncRecommender, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._run(flow(*args, **kwargs), _deadline_s(kwargs))
+        with self._spans.method(flow.__name__):
+            return await self._run(flow(*args, **kwargs), _deadline_s(kwargs))
 
     return _documented(method, flow, "AsyncRecommender", "")
 
@@ -45,7 +48,8 @@ def _iterating(pages: Callable[P, Pages[R]]) -> Callable[Concatenate[Recommender
         turning, deadline_s = pages(*args, **kwargs), _deadline_s(kwargs)
         flow = next(turning, None)
         while flow is not None:
-            page = self._run(flow, deadline_s)
+            with self._spans.method(pages.__name__):
+                page = self._run(flow, deadline_s)
             yield from page.items
             flow = _turn(turning, page)
 
@@ -57,7 +61,8 @@ def _async_iterating(pages: Callable[P, Pages[R]]) -> Callable[Concatenate[Async
         turning, deadline_s = pages(*args, **kwargs), _deadline_s(kwargs)
         flow = next(turning, None)
         while flow is not None:
-            page = await self._run(flow, deadline_s)
+            with self._spans.method(pages.__name__):
+                page = await self._run(flow, deadline_s)
             for item in page.items:
                 yield item
             flow = _turn(turning, page)
@@ -105,8 +110,9 @@ class _Until(NamedTuple):
 class _Client(Generic[C]):
     """Keeps what both classes are made with, and does what neither has to wait for."""
 
-    def __init__(self, transport: Transport[C], settings: Settings) -> None:
+    def __init__(self, transport: Transport[C], settings: Settings, tracer_provider: TracerProvider | None) -> None:
         self._settings = settings
+        self._spans = spans_of(tracer_provider, settings.metadata)
         self._links = Links(transport, settings)
         self._throttles = {rpc: Throttle() for rpc in RPCS}
 
@@ -170,7 +176,9 @@ class Recommender(_Client[grpc.Channel]):
     addresses with ports. `deadline_s` is what a whole method may take, in seconds, over all its calls, where the method
     is not told otherwise. `connections` opens that many to each service, for one that runs several processes behind one
     port. `api_key` goes with every call, where the services ask for one; without `tls` anybody on the way can read it.
-    `tls` encrypts the connections. Raises ConfigError for what cannot be used; connects at the first call.
+    `tls` encrypts the connections. `tracer_provider` is OpenTelemetry's: each method becomes a span, with one for each
+    of its calls, and the services continue the trace. Raises ConfigError for what cannot be used; connects at the first
+    call.
 
     A context manager. May be shared by threads, not by forked processes. What fails is a MarqueeError.
     """
@@ -184,10 +192,12 @@ class Recommender(_Client[grpc.Channel]):
         connections: int = 1,
         api_key: str = "",
         tls: Tls | None = None,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
         super().__init__(
             Transport(grpc.insecure_channel, grpc.secure_channel),
             settings(encoder, retriever, deadline_s, connections, api_key, tls),
+            tracer_provider,
         )
 
     def __enter__(self) -> Self:
@@ -231,13 +241,14 @@ class Recommender(_Client[grpc.Channel]):
 
     def _answer(self, link: Link[grpc.Channel], call: Call, until: _Until) -> Any:
         left = self._left(call, until)
-        try:
-            answer = link.methods[call.rpc](call.request, timeout=left, metadata=self._settings.metadata)
-        except grpc.RpcError as error:
-            raise self._failed(error, call, until) from error
-        except ValueError as error:
-            # All that grpc says of a channel that was closed a moment ago.
-            raise closed_here() from error
+        with self._spans.call(call.rpc) as metadata:
+            try:
+                answer = link.methods[call.rpc](call.request, timeout=left, metadata=metadata)
+            except grpc.RpcError as error:
+                raise self._failed(error, call, until) from error
+            except ValueError as error:
+                # All that grpc says of a channel that was closed a moment ago.
+                raise closed_here() from error
         self._throttles[call.rpc].note(accepted=True)
         return answer
 
@@ -279,10 +290,12 @@ class AsyncRecommender(_Client[grpc.aio.Channel]):
         connections: int = 1,
         api_key: str = "",
         tls: Tls | None = None,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
         super().__init__(
             Transport(grpc.aio.insecure_channel, grpc.aio.secure_channel),
             settings(encoder, retriever, deadline_s, connections, api_key, tls),
+            tracer_provider,
         )
 
     async def __aenter__(self) -> Self:
@@ -327,19 +340,20 @@ class AsyncRecommender(_Client[grpc.aio.Channel]):
 
     async def _answer(self, link: Link[grpc.aio.Channel], call: Call, until: _Until) -> Any:
         left = self._left(call, until)
-        try:
-            answer = await link.methods[call.rpc](call.request, timeout=left, metadata=self._settings.metadata)
-        except grpc.RpcError as error:
-            raise self._failed(error, call, until) from error
-        except grpc.aio.UsageError as error:
-            # All that grpc.aio says of a channel that was closed a moment ago.
-            raise closed_here() from error
-        except asyncio.CancelledError as error:
-            # A grpc.aio channel that closes cancels whoever waits for a call, though nobody cancelled their task.
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise closed_here() from error
+        with self._spans.call(call.rpc) as metadata:
+            try:
+                answer = await link.methods[call.rpc](call.request, timeout=left, metadata=metadata)
+            except grpc.RpcError as error:
+                raise self._failed(error, call, until) from error
+            except grpc.aio.UsageError as error:
+                # All that grpc.aio says of a channel that was closed a moment ago.
+                raise closed_here() from error
+            except asyncio.CancelledError as error:
+                # A grpc.aio channel that closes cancels whoever waits for a call, though nobody cancelled their task.
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                raise closed_here() from error
         self._throttles[call.rpc].note(accepted=True)
         return answer
 

@@ -1,6 +1,7 @@
-"""Spans of what the SDK does, where its user gives a provider of OpenTelemetry's; W3C's Trace Context goes with each call.
+"""Spans of what the SDK does, where its user gives a tracer provider of OpenTelemetry's.
 
-A method is a span, each of its calls another one inside. Without a provider nothing of OpenTelemetry is imported.
+A method is a span, each of its calls another one inside, and W3C's Trace Context goes with each call. Without a
+provider nothing of OpenTelemetry is imported.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ _STEPS = np.float32(1e6)
 ROUNDING = 2e-6
 # What `path_of` says of a scan of what is allowed; EXACT is one of every vector.
 EXACT_MATCHING = "exact over the matching"
+# What `told` hears of a search whose index found too few, so that all that is allowed was compared.
+EXACT_AFTER_ALL = "exact after too few"
 # Up to this share of the movies, what is allowed is compared row by row. Over 9,724 × 64 that takes 9 ns a row, as does
 # FAISS's scan of all, where a selector costs a fifth more; over a million, where rows lie in memory and not in a cache,
 # 16 to 20 ns and as much to list them, which is as long as lists take at about 2 %.
@@ -49,6 +51,10 @@ _PROBES_FOUND = 0.8
 
 
 Proposer = Callable[[int], Int64s]
+
+
+def _nobody(path: str) -> None:
+    """Hears of a search where nobody asked to be told."""
 
 
 class Hits(NamedTuple):
@@ -80,11 +86,15 @@ class Index:
     """Finds the nearest movies to a query vector among those that a mask allows.
 
     With `from_file` False the bundle's index stays closed, and vectors are compared where they are mapped: for movies
-    that are looked for elsewhere (`asking`).
+    that are looked for elsewhere (`asking`). `told` hears of each search what found its movies: what `path_of` says, or
+    EXACT_AFTER_ALL.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1, from_file: bool = True) -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int = 1, from_file: bool = True, told: Callable[[str], None] = _nobody
+    ) -> None:
         self.space = bundle.space
+        self._told = told
         self.movie_ids: Int64s = np.asarray(bundle.array(MOVIE_IDS), np.int64)
         # Mapped: of an approximate index, only what is rescored is ever read.
         self._vectors_ND: Floats = np.ascontiguousarray(bundle.array(ITEM_VECTORS), np.float32)
@@ -156,13 +166,17 @@ class Index:
             return Hits(self.movie_ids[:0], np.zeros(0, np.float32))
         allowed = None if allowed_N is None or matching == self.count else Allowed(allowed_N, matching)
         scan = partial(self._scan, query_D, allowed)
-        if self._path(matching, quality) != self.kind:
+        path = self._path(matching, quality)
+        if path != self.kind:
+            self._told(path)
             return self._settle(query_D, k, matching, scan)
         propose = partial(self._engine.propose, query_D, allowed=allowed, fast=quality is Quality.FAST)
         # An outsider may be better than it looked, and the last candidate worse.
         noise = 2 * HALF_NOISE if isinstance(self._engine, Flat) else 0.0
         hits = self._settle(query_D, k, matching, propose, noise)
-        return hits if len(hits.movie_ids) == min(k, matching) else self._settle(query_D, k, matching, scan)
+        whole = len(hits.movie_ids) == min(k, matching)
+        self._told(path if whole else EXACT_AFTER_ALL)
+        return hits if whole else self._settle(query_D, k, matching, scan)
 
     def search_many(self, queries_QD: Floats, ks: Sequence[int], allowed: Sequence[Mask | None]) -> list[Hits]:
         """Finds the movies of Q queries, each with its k and its mask: what `search` finds, to the bit.
@@ -178,6 +192,7 @@ class Index:
             for at, scores_N in zip(together, scores_QN, strict=True):
                 rows = _contenders(scores_N, min(ks[at], counts[at]), allowed[at])
                 found[at] = self._rescore(queries_QD[at], rows, ks[at])[0]
+                self._told(EXACT)
         return [
             found[at] if at in found else self.search(query_D, ks[at], allowed[at])
             for at, query_D in enumerate(queries_QD)

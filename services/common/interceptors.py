@@ -2,9 +2,10 @@
 
 From outside:
 
-    access log → telemetry → errors → guard → deadline → limiter → servicer
+    tracing → access log → telemetry → errors → guard → deadline → limiter → servicer
 
-- The access log and the telemetry are outermost: they count what was refused further in, with its status.
+- Tracing, the access log and the telemetry are outermost: they see what was refused further in, with its status.
+  Tracing comes first, so that what is logged has a trace.
 - Errors come next: whatever is raised inside, by a stage or by a servicer, is translated once, here.
 - The guard says who may call, before anything is spent on the call: before it takes a place in a queue.
 - The deadline is capped before the limiter, which drops from its queue what has expired.
@@ -30,7 +31,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from marquee.errors import DETAILS_KEY, InvalidRequest, MarqueeError, Overloaded, to_status
-from services.common.requests import MAX_REQUEST_ID_BYTES
+from services.common.requests import MAX_REQUEST_ID_BYTES, request_id_of_call
 
 _log = logging.getLogger(__name__)
 
@@ -204,7 +205,7 @@ def access_log_wanted() -> bool:
 
 
 def access_log(method: str, call: Call) -> Call:
-    """Is the stage that logs every call: method, status, milliseconds and the caller's request id."""
+    """Is the stage that logs every call: method, status, milliseconds and the request's id."""
 
     async def logged(request: Any, context: Context) -> Any:
         began = time.perf_counter()
@@ -251,8 +252,8 @@ def errors(method: str, call: Call) -> Call:
 
 
 def request_id_in(request: Any) -> str:
-    """Reads the caller's request id, as far as it may be long; "" where the method's requests have none."""
-    given: str = getattr(request, "request_id", "")
+    """Reads a request's id, also one that was made here; "" where it has none, and cut where it is too long."""
+    given: str = request_id_of_call() or getattr(request, "request_id", "")
     return given[:MAX_REQUEST_ID_BYTES]
 
 

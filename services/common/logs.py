@@ -1,4 +1,7 @@
-"""Logs: one line an event on stderr, JSON or text, with the service's name."""
+"""Logs: one line an event on stderr, JSON or text, with the service's name.
+
+In JSON what is logged in a call also has the ids of its request and, where there is one, of its trace.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
+from services.common.requests import request_id_of_call
 from services.common.settings import CommonSettings, effective
+from services.common.trace_ids import trace_id_of_call
 
 _TEXT = "%(asctime)s %(levelname)s %(service)s: %(message)s"
 
@@ -60,11 +65,20 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("ExecuteBatchError raised in core")
 
 
+def _name_call(record: logging.LogRecord) -> bool:
+    """Adds the ids of the call that a record is of; both lead from it to other services' records."""
+    for name, known in (("request_id", request_id_of_call()), ("trace_id", trace_id_of_call())):
+        if known and name not in vars(record):
+            setattr(record, name, known)
+    return True
+
+
 def configure_logs(service: str, settings: CommonSettings) -> None:
     """Sends every log record of this process to stderr in the chosen format, and logs the effective settings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter(service) if settings.log_format == "json" else _TextFormatter(service))
     handler.addFilter(_is_news)
+    handler.addFilter(_name_call)
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     shown = effective(settings)
     text = " ".join(f"{name}={value}" for name, value in shown.items())

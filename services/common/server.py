@@ -27,7 +27,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import uvloop
@@ -55,6 +55,9 @@ from services.common.settings import (
 )
 from services.common.telemetry import Telemetry
 from services.common.tls import Certificates, certificates_of
+
+if TYPE_CHECKING:
+    from services.common.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -92,6 +95,7 @@ class Life:
         self._certificates = certificates_of(settings)
         self._limiter = Limiter(settings)
         self.telemetry = Telemetry(name)
+        self._tracing = _tracing_of(name, settings)
         guard = self._auth.guard if self._auth is not None else None
         self._chain = Chain(self._stages(guard), guard)
         self._grace_s = settings.grace_s
@@ -104,6 +108,7 @@ class Life:
         """Lists the stages of the chain, outermost first."""
         measured = self._settings.metrics_port is not None
         return [
+            *([self._tracing.stage] if self._tracing is not None else []),
             *([access_log] if access_log_wanted() else []),
             *([self.telemetry.stage] if measured else []),
             errors,
@@ -119,6 +124,8 @@ class Life:
             server_number = newest_server()
             self.port = _bind(self.server, self._settings.listen, "--listen", self._certificates)
             health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+            if self._tracing is not None:
+                stack.push_async_callback(asyncio.to_thread, self._tracing.close)
             await self._serve_probes(stack)
             await self._serve_metrics(stack, server_number)
             self._stack = stack.pop_all()
@@ -236,6 +243,18 @@ class Life:
         for number in _SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
         _log.info("stopped")
+
+
+def _tracing_of(service: str, settings: CommonSettings) -> Tracing | None:
+    if not settings.otlp_endpoint:
+        return None
+    try:
+        from services.common.tracing import Tracing
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"--otlp-endpoint needs OpenTelemetry, and {error.name} is not installed: pip install 'marquee[tracing]'"
+        ) from error
+    return Tracing(service, settings)
 
 
 async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:

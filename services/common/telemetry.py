@@ -1,7 +1,8 @@
 """What a service says of itself to Prometheus: calls, times, queues and what is loaded, at `http://HOST:PORT/metrics`.
 
-Every name begins with `marquee_<service>_`. Each service has a registry of its own, so that two of them may live in one
-process. What is counted elsewhere, or is a state, is read when somebody asks.
+Calls have the names and labels that all of the gRPC ecosystem has for them, `grpc_server_…`; every other name begins
+with `marquee_<service>_`. Each service has a registry of its own, so that two of them may live in one process. What is
+counted elsewhere, or is a state, is read when somebody asks.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextvars import ContextVar
-from types import TracebackType
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from services.common.interceptors import Call, Context, given_up
 from services.common.limiter import Lane
+from services.common.measures import BATCH_SIZE, Kinds, Sizes, listen
 from services.common.spaces import Spaces, role_name
 
 # From a tenth of a millisecond, which a cheap call takes, to longer than anybody waits; seconds.
@@ -28,52 +29,63 @@ _CALL_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 _STAGE_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 _LAG_EVERY_S = 0.1
+_GRPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
 
-_method: ContextVar[_Method | None] = ContextVar("method", default=None)
+
+class _Name(NamedTuple):
+    """Is a method as its metrics name it, label by label; streams are not counted."""
+
+    grpc_type: str
+    grpc_service: str
+    grpc_method: str
+
+
+def _name_of(path: str) -> _Name:
+    service, _, method = path.removeprefix("/").partition("/")
+    return _Name("UNARY", service, method)
 
 
 class _Method:
-    """Counts the calls of one method; what it needs for that is looked up once."""
+    """Counts the calls of one method, and hears what is said of them; what it needs for that is looked up once."""
 
-    def __init__(self, telemetry: Telemetry, name: str) -> None:
+    def __init__(self, telemetry: Telemetry, name: _Name) -> None:
         self._telemetry = telemetry
-        self._name = name
-        self._calls: dict[grpc.StatusCode | None, Counter] = {}
+        self.name = name
+        self.started = 0
+        self.ended: dict[str, int] = {}
+        self._seconds = telemetry.seconds.labels(*name)
         self._stages: dict[str, Histogram] = {}
-        self.seconds = telemetry.seconds.labels(name)
-        self.in_flight = 0
+        self._sizes: dict[str, Histogram] = {}
+        self._kinds: dict[tuple[str, str], Counter] = {}
 
-    def ended(self, code: grpc.StatusCode | None, seconds: float) -> None:
-        self.in_flight -= 1
-        self.seconds.observe(seconds)
-        counter = self._calls.get(code)
-        if counter is None:
-            counter = self._telemetry.calls.labels(self._name, "OK" if code is None else code.name)
-            self._calls[code] = counter
-        counter.inc()
+    def end(self, code: grpc.StatusCode | None, seconds: float) -> None:
+        """Counts a call that has ended."""
+        self._seconds.observe(seconds)
+        name = "OK" if code is None else code.name
+        self.ended[name] = self.ended.get(name, 0) + 1
 
-    def stage_ended(self, stage: str, seconds: float) -> None:
-        histogram = self._stages.get(stage)
+    def stage_ended(self, name: str, seconds: float) -> None:
+        """Adds the time of a stage."""
+        histogram = self._stages.get(name)
         if histogram is None:
-            histogram = self._stages[stage] = self._telemetry.stages.labels(self._name, stage)
+            histogram = self._stages[name] = self._telemetry.stages.labels(self.name.grpc_method, name)
         histogram.observe(seconds)
 
+    def observed(self, sizes: Sizes, value: float) -> None:
+        """Adds a number to its histogram."""
+        histogram = self._sizes.get(sizes.name)
+        if histogram is None:
+            made = self._telemetry.histogram(sizes)
+            histogram = self._sizes[sizes.name] = made.labels(self.name.grpc_method)
+        histogram.observe(value)
 
-class stage:  # noqa: N801  # reads as a statement: with stage("store"): ...
-    """Times a part of the call that runs here; does nothing outside of calls, or where nobody asks for metrics."""
-
-    __slots__ = ("_began", "_name")
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        self._began = time.perf_counter()
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        method = _method.get()
-        if method is not None:
-            method.stage_ended(self._name, time.perf_counter() - self._began)
+    def counted(self, kinds: Kinds, kind: str, times: int) -> None:
+        """Adds to a counter."""
+        counter = self._kinds.get((kinds.name, kind))
+        if counter is None:
+            made = self._telemetry.kinds(kinds)
+            counter = self._kinds[kinds.name, kind] = made.labels(self.name.grpc_method, kind)
+        counter.inc(times)
 
 
 class Telemetry:
@@ -82,11 +94,13 @@ class Telemetry:
     def __init__(self, service: str) -> None:
         self.registry = CollectorRegistry()
         self._prefix = f"marquee_{service}_"
-        self.calls = Counter(f"{self._prefix}calls", "Calls that ended.", ["method", "code"], registry=self.registry)
+        self._methods: list[_Method] = []
+        self._histograms: dict[str, Histogram] = {}
+        self._counters: dict[str, Counter] = {}
         self.seconds = Histogram(
-            f"{self._prefix}call_seconds",
+            "grpc_server_handling_seconds",
             "Time of a call from its acceptance to its answer, without reading and writing messages.",
-            ["method"],
+            _GRPC_LABELS,
             buckets=_CALL_BUCKETS,
             registry=self.registry,
         )
@@ -103,35 +117,55 @@ class Telemetry:
             buckets=_LAG_BUCKETS,
             registry=self.registry,
         )
-        self._in_flight = Gauge(
-            f"{self._prefix}calls_in_flight",
-            "Calls that were accepted and have not ended.",
-            ["method"],
-            registry=self.registry,
-        )
+        self._register(lambda: _of_methods(self._prefix, self._methods))
+        self.expect([BATCH_SIZE])
+
+    def expect(self, measures: Iterable[Sizes | Kinds]) -> None:
+        """Adds what calls will say of themselves, so that it is there, and empty, before the first of them."""
+        for measure in measures:
+            if isinstance(measure, Sizes):
+                self.histogram(measure)
+            else:
+                self.kinds(measure)
 
     def stage(self, method: str, call: Call) -> Call:
         """Is the stage that counts a method's calls."""
-        name = method.rpartition("/")[2]
-        counted = _Method(self, name)
-        self._in_flight.labels(name).set_function(lambda: counted.in_flight)
+        counted = _Method(self, _name_of(method))
+        self._methods.append(counted)
 
         async def told(request: Any, context: Context) -> Any:
-            _method.set(counted)
-            counted.in_flight += 1
+            listen(counted)
+            counted.started += 1
             began = time.perf_counter()
             try:
                 answer = await call(request, context)
             except asyncio.CancelledError:
-                counted.ended(given_up(context), time.perf_counter() - began)
+                counted.end(given_up(context), time.perf_counter() - began)
                 raise
             except BaseException:
-                counted.ended(context.code(), time.perf_counter() - began)
+                counted.end(context.code(), time.perf_counter() - began)
                 raise
-            counted.ended(None, time.perf_counter() - began)
+            counted.end(None, time.perf_counter() - began)
             return answer
 
         return told
+
+    def histogram(self, sizes: Sizes) -> Histogram:
+        """Returns the histogram of a number that calls have, made where it is not there yet."""
+        made = self._histograms.get(sizes.name)
+        if made is None:
+            name = self._prefix + sizes.name
+            made = Histogram(name, sizes.about, ["method"], buckets=sizes.buckets, registry=self.registry)
+            self._histograms[sizes.name] = made
+        return made
+
+    def kinds(self, kinds: Kinds) -> Counter:
+        """Returns the counter of what happens in calls, made where it is not there yet."""
+        made = self._counters.get(kinds.name)
+        if made is None:
+            made = Counter(self._prefix + kinds.name, kinds.about, ["method", kinds.label], registry=self.registry)
+            self._counters[kinds.name] = made
+        return made
 
     def gauge(self, name: str, about: str, read: Callable[[], float]) -> None:
         """Adds a number that goes up and down, read when somebody asks."""
@@ -183,6 +217,29 @@ class _Read(Collector):
         return self._read()
 
 
+def _of_methods(prefix: str, methods: Sequence[_Method]) -> list[Metric]:
+    """Writes what servers with go-grpc-middleware or py-grpc-prometheus do; a unary call has a message each way."""
+    started = CounterMetricFamily("grpc_server_started", "Calls that were accepted.", labels=_GRPC_LABELS)
+    received = CounterMetricFamily("grpc_server_msg_received", "Requests that were read.", labels=_GRPC_LABELS)
+    sent = CounterMetricFamily("grpc_server_msg_sent", "Answers that were sent.", labels=_GRPC_LABELS)
+    handled = CounterMetricFamily(
+        "grpc_server_handled", "Calls that ended, and how.", labels=(*_GRPC_LABELS, "grpc_code")
+    )
+    in_flight = GaugeMetricFamily(
+        f"{prefix}calls_in_flight", "Calls that were accepted and have not ended.", labels=["method"]
+    )
+    for method in methods:
+        # A copy, and the first to be read: calls begin and end in another thread, and none ends before it has begun.
+        ended, begun = dict(method.ended), method.started
+        started.add_metric(method.name, begun)
+        received.add_metric(method.name, begun)
+        sent.add_metric(method.name, ended.get("OK", 0))
+        in_flight.add_metric([method.name.grpc_method], begun - sum(ended.values()))
+        for code, calls in ended.items():
+            handled.add_metric((*method.name, code), calls)
+    return [started, received, sent, handled, in_flight]
+
+
 def _of_lanes(prefix: str, lanes: Sequence[Lane]) -> list[Metric]:
     running = GaugeMetricFamily(f"{prefix}calls_running", "Calls of a class that have a place.", labels=["class"])
     waiting = GaugeMetricFamily(f"{prefix}calls_waiting", "Calls of a class that wait for one.", labels=["class"])
@@ -203,12 +260,18 @@ def _of_spaces(prefix: str, spaces: Spaces[Any]) -> list[Metric]:
     loaded_at = GaugeMetricFamily(
         f"{prefix}bundle_loaded_timestamp_seconds", "When a bundle was loaded, since the epoch.", labels=["role"]
     )
+    created_at = GaugeMetricFamily(
+        f"{prefix}bundle_created_timestamp_seconds", "When a bundle was made, since the epoch.", labels=["role"]
+    )
     for loaded in spaces.loaded():
         role, manifest = [role_name(loaded)], loaded.bundle.manifest
         names = {"space": manifest.space, "revision": manifest.revision, "bundle_id": loaded.bundle.id}
         bundles.add_metric(role, names)
         movies.add_metric(role, manifest.movies)
         loaded_at.add_metric(role, loaded.loaded_at_ms / 1000)
+        # A report without a date, or a damaged one, has no series.
+        with contextlib.suppress(ValueError):
+            created_at.add_metric(role, datetime.fromisoformat(loaded.report.created_at).timestamp())
     state = spaces.state()
     generation = GaugeMetricFamily(
         f"{prefix}registry_generation", "Generation that was applied last.", state.generation
@@ -216,4 +279,4 @@ def _of_spaces(prefix: str, spaces: Spaces[Any]) -> list[Metric]:
     failed = GaugeMetricFamily(
         f"{prefix}reload_failed", "1 while a newer pointer cannot be followed.", float(bool(state.reload_error))
     )
-    return [bundles, movies, loaded_at, generation, failed]
+    return [bundles, movies, loaded_at, created_at, generation, failed]

@@ -9,6 +9,7 @@ import grpc.aio
 
 from marquee.errors import InvalidRequest, MarqueeError, to_status
 from marquee.v1 import catalog_pb2, catalog_pb2_grpc, types_pb2
+from services.common.measures import BATCH_SIZE
 from services.common.requests import request_id_of
 from services.common.spaces import Spaces
 from services.retriever import lookups
@@ -44,6 +45,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         request_id = request_id_of(request.request_id)
         if not 1 <= len(request.keys) <= lookups.MAX_KEYS:
             raise InvalidRequest(f"keys has {len(request.keys)}; send 1 to {lookups.MAX_KEYS}", field="keys")
+        BATCH_SIZE.observe(len(request.keys))
         located = lookups.find_movies(self._spaces, request.keys, "keys")
         return catalog_pb2.BatchGetMoviesResponse(results=map(_movie_result, located), request_id=request_id)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from marquee.engine.index import Hits, Index, Mask
 from marquee.features import Floats
 from marquee.v1 import retriever_pb2
 from services.retriever.filters import Filters
+from services.retriever.measures import LISTS, MATCHING
 from services.retriever.picking import Cap, Picks
 from services.retriever.queries import Options, Wanted
 
@@ -18,15 +20,40 @@ from services.retriever.queries import Options, Wanted
 # asked for, the list then stays among the nearest: with all movies to pick from, a diversity of 1 would show the
 # farthest. And each pick costs as much as there are candidates.
 _POOL, _LEAST_POOL = 4, 200
+_REASON_NAMES = {
+    retriever_pb2.SHORT_REASON_UNSPECIFIED: "none",
+    retriever_pb2.SHORT_REASON_CATALOG: "catalog",
+    retriever_pb2.SHORT_REASON_FILTER: "filter",
+    retriever_pb2.SHORT_REASON_EXCLUDED: "excluded",
+    retriever_pb2.SHORT_REASON_CAPS: "caps",
+    retriever_pb2.SHORT_REASON_SCORE: "score",
+}
 
 
 class Found(NamedTuple):
-    """Holds a list of movies, why it is shorter than was asked for, and what else was asked for."""
+    """Holds a list of movies, why it is shorter than was asked for, and what else was asked for.
+
+    `share` is how much of all movies it was chosen from under a filter, from 0 to 1; None: there was none.
+    """
 
     hits: Hits
     short_reason: retriever_pb2.ShortReason
+    share: float | None = None
     vectors: bytes = b""
     debug: retriever_pb2.SearchDebug | None = None
+
+
+def tell(lists: Iterable[Found]) -> None:
+    """Says of lists why they are short, and how much their filters left."""
+    for found in lists:
+        LISTS.count(_REASON_NAMES[found.short_reason])
+        if found.share is not None:
+            MATCHING.observe(found.share)
+
+
+def share_of(index: Index, wanted: Wanted, mask: Mask | None) -> float | None:
+    """Says how much of all movies a mask leaves, where there is a filter."""
+    return index.matching(mask) / index.count if wanted.filter is not None and index.count else None
 
 
 def short_reason(
@@ -64,7 +91,8 @@ class Finding:
         vectors = self._index.vectors(hits.movie_ids).astype("<f4").tobytes() if self._options.vectors else b""
         spent_ns = time.perf_counter_ns() - began
         debug = self._debug(mask, spent_ns) if self._options.debug else None
-        return Found(hits, self._short_reason(len(hits.movie_ids), mask), vectors, debug)
+        reason = self._short_reason(len(hits.movie_ids), mask)
+        return Found(hits, reason, share_of(self._index, self._wanted, mask), vectors, debug)
 
     def _find(self, mask: Mask | None) -> Hits:
         if self._options.picks:

@@ -11,7 +11,7 @@ import numpy as np
 
 from marquee.bundle.catalog import Catalog
 from marquee.bundle.format import CATALOG, Bundle
-from marquee.engine.index import Index, Mask, use_threads
+from marquee.engine.index import Hits, Index, Mask, use_threads
 from marquee.errors import BundleError, InvalidRequest, MovieUnknown
 from marquee.features import Floats, Int64s
 from marquee.movies import MovieRecord
@@ -19,7 +19,8 @@ from marquee.v1 import types_pb2
 from services.retriever.block_list import BlockList
 from services.retriever.facets import Facets
 from services.retriever.filters import Filters
-from services.retriever.finding import Finding, Found, short_reason
+from services.retriever.finding import Finding, Found, share_of, short_reason
+from services.retriever.measures import DETAILS, SEARCHES
 from services.retriever.milvus import Collection, Milvus
 from services.retriever.queries import MOVIE_FIELDS, Wanted
 
@@ -34,7 +35,7 @@ class Retrieval:
         self, bundle: Bundle, *, threads: int = 1, block_list: BlockList | None = None, milvus: Milvus | None = None
     ) -> None:
         self._threads = threads
-        self.index = Index(bundle, threads=threads, from_file=milvus is None)
+        self.index = Index(bundle, threads=threads, from_file=milvus is None, told=SEARCHES.count)
         self.collection = None if milvus is None else Collection(milvus, bundle)
         if self.collection is None:
             self.index.probe(bundle)
@@ -63,15 +64,18 @@ class Retrieval:
             return Finding(index, self.filters, query_D, wanted, wanted.options).found()
         mask = self.filters.matching(wanted.filter, wanted.excluded)
         hits = index.search(query_D, wanted.k, mask)
-        return Found(hits, short_reason(index, self.filters, len(hits.movie_ids), wanted, mask))
+        return self._found(index, hits, wanted, mask)
 
     def search_many(self, queries_QD: Floats, wanted: Sequence[Wanted], masks: Sequence[Mask | None]) -> list[Found]:
         """Finds what `search` would find for each of Q queries without options, given the masks of what matches."""
         lists = self.index.search_many(queries_QD, [each.k for each in wanted], masks)
         return [
-            Found(hits, short_reason(self.index, self.filters, len(hits.movie_ids), each, mask))
-            for hits, each, mask in zip(lists, wanted, masks, strict=True)
+            self._found(self.index, hits, each, mask) for hits, each, mask in zip(lists, wanted, masks, strict=True)
         ]
+
+    def _found(self, index: Index, hits: Hits, wanted: Wanted, mask: Mask | None) -> Found:
+        reason = short_reason(index, self.filters, len(hits.movie_ids), wanted, mask)
+        return Found(hits, reason, share_of(index, wanted, mask))
 
     def search_apart(self, query_D: Floats, wanted: Wanted, ends_at: float | None = None) -> Found:
         """Searches in a thread that is not the one that bundles are searched in otherwise."""
@@ -120,7 +124,9 @@ class Details:
         """Reads the named fields of movies that are in the catalogue, in their order."""
         found = {movie_id: self._kept.get((movie_id, names)) for movie_id in movie_ids}
         missing = [movie_id for movie_id, movie in found.items() if movie is None]
+        DETAILS.count("memory", len(found) - len(missing))
         if missing:
+            DETAILS.count("catalogue", len(missing))
             self._fetch(missing, names)
             found.update((movie_id, self._kept[movie_id, names]) for movie_id in missing)
         return [movie for movie in found.values() if movie is not None]

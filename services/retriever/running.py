@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -42,13 +44,21 @@ async def find(model: Retrieval, query_D: Floats, wanted: Wanted, left: Left) ->
     left_s = left()
     ends_at = None if left_s is None else time.monotonic() + left_s
     threads = model.collection.milvus.searches
-    return await asyncio.get_running_loop().run_in_executor(threads, model.search_apart, query_D, wanted, ends_at)
+    return await _apart(threads, model, query_D, wanted, ends_at)
+
+
+async def _apart(
+    threads: Executor, model: Retrieval, query_D: Floats, wanted: Wanted, ends_at: float | None = None
+) -> Found:
+    # In the call's context, so that what is said there is said of this call.
+    search = partial(contextvars.copy_context().run, model.search_apart, query_D, wanted, ends_at)
+    return await asyncio.get_running_loop().run_in_executor(threads, search)
 
 
 async def _find_here(model: Retrieval, query_D: Floats, wanted: Wanted) -> Found:
     """Searches on the event loop unless that would hold it up: a thread hop costs more than most searches."""
     if wanted.k > _QUICK_PICKS and wanted.options and wanted.options.picks:
-        return await asyncio.get_running_loop().run_in_executor(_APART, model.search_apart, query_D, wanted)
+        return await _apart(_APART, model, query_D, wanted)
     return model.search(query_D, wanted)
 
 

@@ -11,31 +11,33 @@ import numpy as np
 from marquee.errors import InvalidRequest, to_status
 from marquee.v1 import catalog_pb2_grpc, retriever_pb2, retriever_pb2_grpc, types_pb2
 from services.common.deadlines import time_left
+from services.common.measures import BATCH_SIZE, stage
 from services.common.requests import request_id_of
 from services.common.spaces import Loaded, Spaces
-from services.common.telemetry import stage
 from services.retriever.catalogue import CatalogServicer
-from services.retriever.finding import Found
+from services.retriever.finding import Found, tell
 from services.retriever.queries import MAX_QUERIES, read_details, read_examples, read_wanted
 from services.retriever.retrieval import Retrieval
 from services.retriever.running import Outcome, find, find_many, read_query
+from services.retriever.served import ServedLists
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 SERVICES = ("marquee.v1.RetrieverService", "marquee.v1.CatalogService")
 
 
-def add_servicers(spaces: Spaces[Retrieval], server: grpc.aio.Server) -> None:
-    """Adds the services of SERVICES to a server."""
-    retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(RetrieverServicer(spaces), server)
+def add_servicers(spaces: Spaces[Retrieval], server: grpc.aio.Server, served: ServedLists | None = None) -> None:
+    """Adds the services of SERVICES to a server; `served` gets Search's answers, where some are looked at."""
+    retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(RetrieverServicer(spaces, served), server)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogServicer(spaces), server)
 
 
 class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     """Answers RetrieverService."""
 
-    def __init__(self, spaces: Spaces[Retrieval]) -> None:
+    def __init__(self, spaces: Spaces[Retrieval], served: ServedLists | None = None) -> None:
         self._spaces = spaces
+        self._served = served
 
     async def Search(  # noqa: N802
         self, request: retriever_pb2.SearchRequest, context: Context
@@ -46,6 +48,9 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         loaded = self._named(request.space)
         with stage("search"):
             found = await find(loaded.model, *read_query(loaded.model, request, ""), time_left)
+        if self._served is not None:
+            self._served.add(request, request_id, loaded, found)
+        tell([found])
         with stage("finish"):
             return retriever_pb2.SearchResponse(**_told(loaded, found, names), request_id=request_id)
 
@@ -56,9 +61,13 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         request_id = request_id_of(request.request_id)
         if not 1 <= len(request.queries) <= MAX_QUERIES:
             raise InvalidRequest(f"queries has {len(request.queries)}; send 1 to {MAX_QUERIES}", field="queries")
+        BATCH_SIZE.observe(len(request.queries))
         loaded = self._named(request.space)
+        with stage("search"):
+            outcomes = await find_many(loaded.model, request.queries, time_left)
+        tell(outcome for outcome in outcomes if isinstance(outcome, Found))
         return retriever_pb2.BatchSearchResponse(
-            results=map(_result, await find_many(loaded.model, request.queries, time_left)),
+            results=map(_result, outcomes),
             space=loaded.bundle.space,
             bundle_id=loaded.bundle.id,
             request_id=request_id,
@@ -76,8 +85,11 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         wanted = read_wanted(request, "")
         query_D = loaded.model.toward(examples, negatives)
         excluded = np.concatenate((wanted.excluded, examples, negatives))
-        found = await find(loaded.model, query_D, wanted._replace(excluded=excluded), time_left)
-        return retriever_pb2.SearchSimilarResponse(**_told(loaded, found, names), request_id=request_id)
+        with stage("search"):
+            found = await find(loaded.model, query_D, wanted._replace(excluded=excluded), time_left)
+        tell([found])
+        with stage("finish"):
+            return retriever_pb2.SearchSimilarResponse(**_told(loaded, found, names), request_id=request_id)
 
     async def GetIndex(  # noqa: N802
         self, request: retriever_pb2.GetIndexRequest, context: Context

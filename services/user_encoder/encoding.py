@@ -26,13 +26,16 @@ from marquee.features import (
 )
 from marquee.histories import Pair, merge_many, newest_ms, seen_many
 from marquee.v1 import user_encoder_pb2
+from services.common.measures import stage
 from services.user_encoder.checks import Sent, read_events, read_many
 from services.user_encoder.ladder import NOTHING, Known, Ladder
+from services.user_encoder.measures import NEWEST_EVENT_AGE, REMEMBERED_AGE, SOURCES
 
 STORE = user_encoder_pb2.FEATURE_SOURCE_STORE
 REQUEST = user_encoder_pb2.FEATURE_SOURCE_REQUEST
 COLD_START = user_encoder_pb2.FEATURE_SOURCE_COLD_START
 STALE = user_encoder_pb2.FEATURE_SOURCE_STALE
+_SOURCE_NAMES = {STORE: "store", REQUEST: "request", COLD_START: "cold_start", STALE: "stale"}
 
 # People of a batch that are prepared before other calls get their turn: about a millisecond with 50 events each.
 _SLICE = 32
@@ -66,6 +69,11 @@ class Prepared(NamedTuple):
     source: user_encoder_pb2.FeatureSource
     age_ms: int
     degraded: bool
+
+    @property
+    def newest_ms(self) -> int:
+        """Says when the newest event is dated that the tower reads; 0 without events."""
+        return self.encoded.newest_ms
 
 
 class Ask(NamedTuple):
@@ -114,10 +122,12 @@ async def encode_batch(encoder: Encoder, ladder: Ladder, people: Iterable[Ask | 
     vectors_BD = np.zeros((len(drawn), encoder.spec.dimension), np.float32)
     accounts: list[Account | MarqueeError] = []
     if asks:
-        known = await _look_up(ladder, list(asks.values()))
-        tower, accounts = await _prepare_slices(encoder, known)
-        vectors_BD[list(asks)] = await asyncio.to_thread(encoder.run, tower)
-        count_degraded(ladder, accounts)
+        with stage("store"):
+            known = await _look_up(ladder, list(asks.values()))
+        with stage("encode"):
+            tower, accounts = await _prepare_slices(encoder, known)
+            vectors_BD[list(asks)] = await asyncio.to_thread(encoder.run, tower)
+        tell(ladder, accounts)
     told = failed | dict(zip(asks, accounts, strict=True))
     results = [told[at] for at in range(len(drawn))]
     vectors_BD[[isinstance(one, MarqueeError) for one in results]] = 0
@@ -248,11 +258,18 @@ def _unknown(user_id: str) -> UserUnknown:
     return UserUnknown(f"{who}, and it holds no events that count; record or send some, or set allow_cold_start")
 
 
-def count_degraded(ladder: Ladder, people: Iterable[Prepared | Account | MarqueeError]) -> None:
-    """Counts the answers that were made without the store."""
+def tell(ladder: Ladder, people: Iterable[Prepared | Account | MarqueeError]) -> None:
+    """Says of answers what they were made of, and how old that was; counts those that were made without the store."""
     for one in people:
-        if not isinstance(one, MarqueeError) and one.degraded:
+        if isinstance(one, MarqueeError):
+            continue
+        SOURCES.count(_SOURCE_NAMES[one.source])
+        if one.newest_ms:
+            NEWEST_EVENT_AGE.observe(max(0, one.as_of_ms - one.newest_ms) / 1000)
+        if one.degraded:
             ladder.count_degraded(stale=one.source == STALE)
+        if one.source == STALE:
+            REMEMBERED_AGE.observe(one.age_ms / 1000)
 
 
 def pack_ids(movie_ids: Int64s) -> bytes:

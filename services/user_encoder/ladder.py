@@ -59,7 +59,7 @@ class Ladder:
         self.kind, self.waits, self.digest = store.kind, store.waits, store.digest
         self._store = store
         self._timeout_s = settings.store_timeout_s
-        self._last_known = LastKnown(
+        self.last_known = LastKnown(
             store.digest,
             max_bytes=settings.store_cache_mb << 20,
             max_age_s=settings.store_stale_s,
@@ -88,7 +88,7 @@ class Ladder:
 
     def _recall(self, user_id: str) -> Known:
         now = time.monotonic()
-        recalled = self._last_known.get(user_id, now)
+        recalled = self.last_known.get(user_id, now)
         if recalled is None:
             return _BLIND
         history, read_at = recalled
@@ -105,7 +105,7 @@ class Ladder:
         """Reads a person's history, with its retractions; empty where there is none."""
         left_s, began = time_left(), self._begin()
         history = await self._told(self._store.read(user_id), left_s)
-        self._last_known.put(user_id, history, began)
+        self.last_known.put(user_id, history, began)
         return history
 
     async def read_many(self, user_ids: Sequence[str]) -> list[Events | StoreUnavailable]:
@@ -116,7 +116,7 @@ class Ladder:
             if isinstance(one, StoreUnavailable):
                 self.breaker.last_error = one.message
             else:
-                self._last_known.put(user_id, one, began)
+                self.last_known.put(user_id, one, began)
         return found
 
     async def _read_slices(self, user_ids: Sequence[str]) -> list[Events | StoreUnavailable]:
@@ -172,9 +172,9 @@ class Ladder:
                 self.refused_writes += write.events.size
             elif result.deleted_at_ms:
                 # The store may have refused some of these events: it alone knows what is left.
-                self._last_known.forget_person(write.user_id, now)
+                self.last_known.forget_person(write.user_id, now)
             else:
-                self._last_known.record(write, now)
+                self.last_known.record(write, now)
         return results
 
     async def delete(self, user_id: str, at_ms: int) -> bool:
@@ -183,7 +183,7 @@ class Ladder:
         try:
             return await self._before_the_end(self._store.delete(user_id, at_ms), left_s, _MAY_STILL)
         finally:
-            self._last_known.forget_person(user_id, time.monotonic())
+            self.last_known.forget_person(user_id, time.monotonic())
 
     async def scan(self, cursor: str, limit: int) -> ScanPage:
         """Reads about `limit` people from a cursor on, as the store does."""
@@ -210,7 +210,7 @@ class Ladder:
 
     async def watch(self) -> None:
         """Forgets people whom other processes delete, until cancelled."""
-        await self._store.watch_deletions(lambda digest: self._last_known.forget(digest, time.monotonic()))
+        await self._store.watch_deletions(lambda digest: self.last_known.forget(digest, time.monotonic()))
 
     async def aclose(self) -> None:
         """Closes the store."""

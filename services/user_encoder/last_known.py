@@ -37,6 +37,16 @@ class LastKnown:
         self._changed: OrderedDict[str, float] = OrderedDict()
         self._forgot_at = 0.0
 
+    @property
+    def people(self) -> int:
+        """Counts the people who are remembered."""
+        return len(self._people)
+
+    @property
+    def size_bytes(self) -> int:
+        """Says about how many bytes are taken."""
+        return self._bytes
+
     def put(self, user_id: str, history: Events, began: float) -> None:
         """Remembers what a read found that began at `began`, unless the person has changed since."""
         if began <= self._forgot_at or began <= self._changed.get(user_id, -1.0):

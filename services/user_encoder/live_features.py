@@ -8,6 +8,7 @@ from google.rpc import status_pb2
 
 from marquee.errors import to_status
 from marquee.v1 import live_features_pb2, live_features_pb2_grpc
+from services.common.measures import BATCH_SIZE, stage
 from services.common.requests import request_id_of
 from services.user_encoder.checks import check_count, check_user_id
 from services.user_encoder.deletion import delete_user
@@ -36,7 +37,9 @@ class LiveFeaturesServicer(live_features_pb2_grpc.LiveFeaturesServiceServicer):
         """Records up to 1,000 events."""
         request_id = request_id_of(request.request_id)
         check_count(len(request.events), MAX_RECORDED, "events")
-        refusals = await record(self._store, request.events, clock_ms())
+        BATCH_SIZE.observe(len(request.events))
+        with stage("store"):
+            refusals = await record(self._store, request.events, clock_ms())
         return live_features_pb2.RecordEventsResponse(
             statuses=[_OK if refusal is None else to_status(refusal) for refusal in refusals],
             recorded=refusals.count(None),

@@ -11,9 +11,9 @@ from marquee.engine.encoder import Encoder
 from marquee.errors import InvalidRequest, MarqueeError, to_status
 from marquee.features import Floats
 from marquee.v1 import live_features_pb2_grpc, types_pb2, user_encoder_pb2, user_encoder_pb2_grpc
+from services.common.measures import BATCH_SIZE, stage
 from services.common.requests import request_id_of
 from services.common.spaces import Loaded, Spaces
-from services.common.telemetry import stage
 from services.user_encoder.checks import (
     DEFAULT_LEFT_OUT,
     MAX_LEFT_OUT,
@@ -31,14 +31,15 @@ from services.user_encoder.encoding import (
     Batch,
     Moment,
     Person,
-    count_degraded,
     encode_batch,
     look_up,
     prepare,
+    tell,
 )
 from services.user_encoder.explaining import Explainer
 from services.user_encoder.ladder import Ladder
 from services.user_encoder.live_features import LiveFeaturesServicer
+from services.user_encoder.served import ServedPeople
 from services.user_encoder.together import Together
 from services.user_encoder.wire import Context, clock_ms, columns
 
@@ -48,9 +49,11 @@ MAX_BATCH = 1024
 SERVICES = ("marquee.v1.UserEncoderService", "marquee.v1.LiveFeaturesService")
 
 
-def add_servicers(spaces: Spaces[Encoder], ladder: Ladder, server: grpc.aio.Server) -> None:
-    """Adds the services of SERVICES to a server."""
-    encoder, features = UserEncoderServicer(spaces, ladder), LiveFeaturesServicer(ladder)
+def add_servicers(
+    spaces: Spaces[Encoder], ladder: Ladder, server: grpc.aio.Server, people: ServedPeople | None = None
+) -> None:
+    """Adds the services of SERVICES to a server; `people` gets whose the requests are, where that is written."""
+    encoder, features = UserEncoderServicer(spaces, ladder, people), LiveFeaturesServicer(ladder)
     user_encoder_pb2_grpc.add_UserEncoderServiceServicer_to_server(encoder, server)
     live_features_pb2_grpc.add_LiveFeaturesServiceServicer_to_server(features, server)
 
@@ -65,9 +68,10 @@ def load_encoder(bundle: Bundle, *, threads: int) -> Encoder:
 class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
     """Answers marquee.v1.UserEncoderService."""
 
-    def __init__(self, spaces: Spaces[Encoder], ladder: Ladder) -> None:
+    def __init__(self, spaces: Spaces[Encoder], ladder: Ladder, people: ServedPeople | None = None) -> None:
         self._spaces = spaces
         self._ladder = ladder
+        self._people = people
         self._together = Together()
         self._explainer = Explainer()
 
@@ -83,7 +87,9 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
             known = await look_up(self._ladder, ask.user_id)
         with stage("encode"):
             vector, account = await self._together.encode(loaded.model, ask._replace(known=known))
-        count_degraded(self._ladder, [account])
+        tell(self._ladder, [account])
+        if self._people is not None:
+            self._people.add(ask.user_id, request_id)
         return user_encoder_pb2.EncodeResponse(
             vector=_pack(vector),
             space=loaded.bundle.space,
@@ -107,6 +113,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         now_ms = clock_ms()
         request_id = request_id_of(request.request_id)
         check_count(len(request.items), MAX_BATCH, "items")
+        BATCH_SIZE.observe(len(request.items))
         moment = _moment(request, now_ms)
         loaded = self._spaces.get(request.space)
         people = _asks(request, moment, now_ms)
@@ -132,10 +139,12 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         ask = _ask(request, moment, now_ms, "")
         events = read_events(*ask.sent)
         loaded = self._spaces.get(request.space)
-        known = await look_up(self._ladder, ask.user_id)
+        with stage("store"):
+            known = await look_up(self._ladder, ask.user_id)
         prepared = prepare(loaded.model, Person(ask.user_id, events), known, moment)
-        explained = await self._explainer.explain(loaded.model, prepared, movie_ids, most)
-        count_degraded(self._ladder, [prepared])
+        with stage("encode"):
+            explained = await self._explainer.explain(loaded.model, prepared, movie_ids, most)
+        tell(self._ladder, [prepared])
         return user_encoder_pb2.ExplainResponse(
             movie_ids=movie_ids[explained.known].tolist(),
             unknown_movie_ids=movie_ids[~explained.known].tolist(),

@@ -13,6 +13,7 @@ from marquee.engine.encoder import Encoder
 from marquee.errors import MarqueeError
 from marquee.features import Floats
 from services.user_encoder.encoding import Account, Ask, encode_alone, prepare_many
+from services.user_encoder.measures import TOGETHER
 
 # A server accepts at most about one call in a turn: with fewer turns hardly any call meets another, with 32 of them in
 # flight. A call that is alone pays about 20 µs for these.
@@ -59,6 +60,8 @@ class Together:
 
 
 def _encode(encoder: Encoder, group: list[_Waiting]) -> None:
+    # Said by the call that has waited longest: this runs in its context.
+    TOGETHER.observe(len(group))
     try:
         answers = _answers(encoder, [waiting.ask for waiting in group])
     except Exception as error:

@@ -83,11 +83,30 @@ RULES = (
     Rule(PARTS, ("torch", "onnx", "onnxscript"), "only training has it", unless=("training",)),
     Rule(PARTS, ("pymilvus",), "only the retriever has it", unless=("services.retriever",)),
     Rule(PARTS, ("rich",), "only training and clients have it", unless=("training", "clients")),
+    Rule(
+        PARTS,
+        ("opentelemetry",),
+        "an extra of its own: one module of the SDK and one of the services know it",
+        unless=("marquee.client.tracing", "services.common.tracing"),
+    ),
     Rule(PARTS, ("sys.path", "sys.meta_path", "sys.path_hooks", "site"), "a path is an import; leave the search alone"),
 )
 
 REACHES = (
-    Reach(SDK, True, ("grpc", "google", "numpy"), ("marquee.engine",), "the SDK needs grpcio, protobuf and numpy only"),
+    Reach(
+        SDK,
+        True,
+        ("grpc", "google", "numpy", "opentelemetry"),
+        ("marquee.engine",),
+        "the SDK needs grpcio, protobuf and numpy only",
+    ),
+    Reach(
+        (*SDK, "services.user_encoder", "services.retriever"),
+        False,
+        None,
+        ("opentelemetry",),
+        "an extra of its own: import it where traces are asked for",
+    ),
     Reach(("services.user_encoder",), False, None, ("faiss", "torch", "onnx", "rich"), "the encoder's image lacks it"),
     Reach(("services",), False, None, ("pyarrow",), "it takes 40 MB: import it where an export needs it"),
     Reach(

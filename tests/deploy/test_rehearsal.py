@@ -51,7 +51,8 @@ class Pod:
 
     def called(self) -> bool:
         """Says whether callers have found the process that runs now."""
-        return bool(re.search(r'calls_total\{code="OK",method="(Encode|Search)"\}', read(self._metrics_port)))
+        answered = r'handled_total\{grpc_code="OK",grpc_method="(Encode|Search)"'
+        return bool(re.search(answered, read(self._metrics_port)))
 
     def replace(self) -> None:
         """Ends the process as a cluster does, and starts the next one."""

@@ -41,6 +41,8 @@ def test_the_defaults_are_these() -> None:
         "port_file": None,
         "health_port": None,
         "metrics_port": None,
+        "otlp_endpoint": "",
+        "trace_share": 1.0,
         "max_deadline_s": 30.0,
         "interactive_calls": 256,
         "batch_calls": 4,

@@ -45,7 +45,8 @@ async def test_a_caller_learns_that_it_sent_no_request(rig: Rig, key: str, caplo
     error = await refusal(rig.channel, SEARCH, key)
     assert isinstance(error, InvalidRequest)
     assert f"no request of {SEARCH}; write it with the stubs" in error.message
-    assert 'calls_total{code="INVALID_ARGUMENT",method="Search"} 1.0' in read_metrics(rig.life.metrics_port)
+    refused = 'grpc_server_handled_total{grpc_code="INVALID_ARGUMENT",grpc_method="Search",'
+    assert refused in read_metrics(rig.life.metrics_port)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 

@@ -80,17 +80,18 @@ def test_an_evaluation_is_arranged_by_protocol_and_targets() -> None:
     assert second.rows == (("recall@10", (liked,)),)
 
 
-METRICS = """\
-# TYPE marquee_user_encoder_calls counter
-marquee_user_encoder_calls_total{{code="OK",method="Encode"}} {ok}
-marquee_user_encoder_calls_total{{code="UNAVAILABLE",method="Encode"}} {failed}
-marquee_user_encoder_calls_total{{code="OK",method="Check"}} 1000
-# TYPE marquee_user_encoder_call_seconds histogram
-marquee_user_encoder_call_seconds_bucket{{le="0.001",method="Encode"}} 0
-marquee_user_encoder_call_seconds_bucket{{le="0.002",method="Encode"}} {ok}
-marquee_user_encoder_call_seconds_bucket{{le="+Inf",method="Encode"}} {ok}
-marquee_user_encoder_call_seconds_count{{method="Encode"}} {ok}
-marquee_user_encoder_call_seconds_sum{{method="Encode"}} 1
+ENCODE = 'grpc_type="UNARY",grpc_service="marquee.v1.UserEncoderService",grpc_method="Encode"'
+METRICS = f"""\
+# TYPE grpc_server_handled counter
+grpc_server_handled_total{{{{{ENCODE},grpc_code="OK"}}}} {{ok}}
+grpc_server_handled_total{{{{{ENCODE},grpc_code="UNAVAILABLE"}}}} {{failed}}
+grpc_server_handled_total{{{{grpc_service="grpc.health.v1.Health",grpc_method="Check",grpc_code="OK"}}}} 1000
+# TYPE grpc_server_handling_seconds histogram
+grpc_server_handling_seconds_bucket{{{{{ENCODE},le="0.001"}}}} 0
+grpc_server_handling_seconds_bucket{{{{{ENCODE},le="0.002"}}}} {{ok}}
+grpc_server_handling_seconds_bucket{{{{{ENCODE},le="+Inf"}}}} {{ok}}
+grpc_server_handling_seconds_count{{{{{ENCODE}}}}} {{ok}}
+grpc_server_handling_seconds_sum{{{{{ENCODE}}}}} 1
 """
 
 
