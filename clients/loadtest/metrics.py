@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from clients.cli.metrics_page import read_page
 
 _TIMEOUT_S = 2.0
 _LARGEST = 16 << 20
@@ -41,7 +42,7 @@ def scrape(urls: Sequence[str]) -> Scraped:
     problems: dict[str, str] = {}
     for url in urls:
         try:
-            pages[url] = read_sums(_fetch(url))
+            pages[url] = read_sums(read_page(url, timeout_s=_TIMEOUT_S, most_bytes=_LARGEST))
         except (OSError, ValueError, http.client.HTTPException) as error:
             problems[url] = f"{url} could not be read: {getattr(error, 'reason', error)}"
     return Scraped(pages, problems)
@@ -74,13 +75,3 @@ def read_sums(text: str) -> Sums:
                     key = (family.name, tuple(sorted(sample.labels.items())))
                     parts.setdefault(key, {})[part] = float(sample.value)
     return {key: (each["_sum"], each["_count"]) for key, each in parts.items() if len(each) == 2}
-
-
-def _fetch(url: str) -> str:
-    if not url.startswith(("http://", "https://")):
-        raise ValueError("it is no address of a page: write http://HOST:PORT/metrics")
-    # Metrics are inside the house; a proxy of the environment is for the way out of it.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=_TIMEOUT_S) as answer:
-        body: bytes = answer.read(_LARGEST)
-    return body.decode("utf-8", "replace")

@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import time
 import urllib.error
-import urllib.request
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Final, NamedTuple, Protocol
@@ -17,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from clients.cli import replicas as resolving
 from clients.cli.connection import Connection
+from clients.cli.metrics_page import read_page
 from marquee.client import AsyncRecommender, EncoderState, MarqueeError, Metric, ReplicaState
 
 _DEADLINE_S: Final = 1.0
@@ -108,19 +108,28 @@ class Replicas:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._clients: dict[resolving.Replica, AsyncRecommender] = {}
+        # One look at a time: it closes what the look before asked and nobody has any more.
+        self._turn = asyncio.Lock()
 
     async def states(self) -> tuple[Replica, ...]:
         """Reads the state of every replica; one that does not answer says why."""
-        encoders, retrievers = await asyncio.gather(
-            self._of("user_encoder", self._connection.encoder, AsyncRecommender.encoder_state),
-            self._of("retriever", self._connection.retriever, AsyncRecommender.retriever_state),
-        )
-        return encoders + retrievers
+        async with self._turn:
+            encoders, retrievers = await asyncio.gather(
+                self._of("user_encoder", self._connection.encoder, AsyncRecommender.encoder_state),
+                self._of("retriever", self._connection.retriever, AsyncRecommender.retriever_state),
+            )
+            found = encoders + retrievers
+            await self._let_go({replica.address for replica in found})
+            return found
 
     async def close(self) -> None:
         """Closes the clients."""
-        for client in self._clients.values():
-            await client.close()
+        await self._let_go(set())
+
+    async def _let_go(self, found: Set[str]) -> None:
+        """Closes the clients of replicas at other addresses than those found."""
+        for replica in [one for one in self._clients if one.address not in found]:
+            await self._clients.pop(replica).close()
 
     async def _of(self, service: str, addresses: str | list[str], ask: _Ask) -> tuple[Replica, ...]:
         text = addresses if isinstance(addresses, str) else ",".join(addresses)
@@ -204,8 +213,7 @@ class _Text(NamedTuple):
 
 def _fetch(url: str) -> _Text:
     try:
-        with urllib.request.urlopen(url, timeout=_DEADLINE_S) as answer:
-            return _Text(answer.read(_MOST_BYTES).decode("utf-8", "replace"), "")
+        return _Text(read_page(url, timeout_s=_DEADLINE_S, most_bytes=_MOST_BYTES), "")
     except (OSError, HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         return _Text("", f"{url} does not answer ({reason}); start the service with --metrics-port")

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from clients.presenter import Choice, Home, Mood, Notice, Told, changes
 from clients.web.site import Site, for_script
-from clients.web.visitor import SESSION, Form, Visitor, form_of, path_of, posted, query_of
+from clients.web.visitor import SESSION, Form, Visitor, film_of, form_of, path_of, posted, query_of
 from marquee.client import InvalidRequest
 
 _OLD_PAGE = "This page is too old, or was opened without cookies. Load it again, and repeat what you did."
@@ -24,8 +24,8 @@ def routes() -> list[Route]:
         Route("/parts/home", home_part),
         Route("/search", search),
         Route("/parts/search", search_part),
-        Route("/films/{movie_id:int}", film),
-        Route("/films/{movie_id:int}/opinion", opinion, methods=["POST"]),
+        Route("/films/{movie_id}", film),
+        Route("/films/{movie_id}/opinion", opinion, methods=["POST"]),
         Route("/yours", yours),
         Route("/forget", forget, methods=["POST"]),
     ]
@@ -65,7 +65,7 @@ async def film(request: Request) -> Response:
     """Shows one film."""
     site = _site(request)
     visitor = site.visitor(request)
-    movie_id = request.path_params["movie_id"]
+    movie_id = film_of(request)
     shown = await site.presenter.film(visitor.user_id, movie_id)
     if shown.card is not None:
         return site.page("film.html", visitor, film=shown, card=shown.card, back=f"/films/{movie_id}", new=frozenset())
@@ -88,7 +88,7 @@ async def opinion(request: Request) -> Response:
     visitor = site.visitor(request)
     if not site.keys.is_token(visitor.user_id, form.text("token")):
         return _too_old(request, site, visitor)
-    told = await _say(site, visitor, request.path_params["movie_id"], form)
+    told = await _say(site, visitor, film_of(request), form)
     if not _by_script(request):
         return site.after(form.back(), told.notice.text)
     if not form.text("part") or not told.done:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from clients.presenter import Choice, choice_from
@@ -18,7 +19,8 @@ TOLD: Final = "marquee_told"
 _FIELDS: Final = 200
 # A path of this site: "//host" and "/\host" would lead to another.
 _OWN_PATH = re.compile(r"/(?![/\\])[^\\\s]*", re.ASCII)
-_NUMBERS = re.compile(r"\d{1,18}", re.ASCII)
+# As many digits as the largest id has; Python refuses to read some thousands.
+_NUMBER = re.compile(r"\d{1,19}", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Form:
 
     def numbers(self, name: str) -> list[int]:
         """Reads ids that stand in one field, with commas between them; what is none is left out."""
-        return [int(text) for text in self.text(name).split(",") if _NUMBERS.fullmatch(text)]
+        return [int(text) for text in self.text(name).split(",") if _NUMBER.fullmatch(text)]
 
     def stars(self) -> float:
         """Reads a rating; 0, which is none, where it is no number."""
@@ -77,6 +79,14 @@ def form_of(text: str) -> Form:
     """Reads an encoded form; what is after the 200th field is left out."""
     pairs = parse_qsl(text, keep_blank_values=True, separator="&", errors="replace")
     return Form(tuple(pairs[:_FIELDS]))
+
+
+def film_of(request: Request) -> int:
+    """Reads which film a path names; raises HTTPException where it names none."""
+    text: str = request.path_params["movie_id"]
+    if not _NUMBER.fullmatch(text):
+        raise HTTPException(404)
+    return int(text)
 
 
 async def posted(request: Request) -> Form:

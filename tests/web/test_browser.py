@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect, sync_playwright
 
 from tests.bundles import movie_record
 from tests.rigs import retriever_process
@@ -411,6 +411,44 @@ def without_the_retriever(page: Page, stop: Callable[[], Any]) -> None:
     expect(cards(page)).to_have_count(24)
     title_box(page).press_sequentially("lantern")
     expect(page.locator("#found .notice.away")).to_be_visible()
+
+
+def test_a_list_that_does_not_come_is_asked_for_until_it_does(browser: Browser, page_of_all: Served) -> None:
+    """A proxy before the page answers in its place while the page starts anew."""
+    answers = iter(["in part", "broken"])
+
+    def in_between(route: Route) -> None:
+        answer = next(answers, "whole")
+        if answer == "in part":
+            route.fulfill(body=route.fetch().text().replace('data-whole="true"', 'data-whole="false"'))
+        elif answer == "whole":
+            route.continue_()
+        else:
+            route.fulfill(status=502, body="<html>Bad gateway</html>")
+
+    with contextlib.closing(browser.new_page(base_url=page_of_all.url)) as page:
+        page.goto("/")
+        page.route("**/parts/home*", in_between)
+        page.get_by_role("checkbox", name="Comedy").check()
+        expect(page.locator('form[data-whole="false"]')).to_be_attached()
+        expect(told(page)).to_have_text("Everything is back.", timeout=PATIENCE_MS)
+        expect(page.locator('form[data-whole="true"]')).to_be_attached()
+        assert next(answers, None) is None
+
+
+def test_a_filter_holds_though_an_opinion_overtakes_it_and_is_refused(visit: Open) -> None:
+    page = visit()
+    held: list[Route] = []
+    page.route("**/parts/home*", lambda route: route.continue_() if held else held.append(route))
+    page.route("**/opinion", lambda route: route.fulfill(json={"told": "Not now.", "done": False, "html": ""}))
+    with page.expect_request("**/parts/home*"):
+        page.get_by_role("checkbox", name="Western").check()
+    like(cards(page).first)
+    expect(told(page)).to_have_text("Not now.")
+    held[0].continue_()
+    others = cards(page).filter(has_not=page.locator(".line", has_text="Western"))
+    expect(others).to_have_count(0)
+    expect(cards(page)).not_to_have_count(0)
 
 
 def test_a_film_s_page_waits_for_its_service(web_registry: Path, tmp_path: Path, browser: Browser) -> None:

@@ -47,7 +47,19 @@ def test_every_page_tells_the_browser_what_it_may(caller: Caller, path: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/nothing", 404), ("/films/2", 404), ("/films/99999999999999999999", 404), ("/forget", 405)]
+    ("path", "status"),
+    [
+        ("/nothing", 404),
+        ("/films/2", 404),
+        ("/films/9223372036854775808", 404),
+        ("/films/99999999999999999999", 404),
+        # One digit more than Python makes an int of.
+        ("/films/" + 4301 * "9", 404),
+        ("/films/-1", 404),
+        ("/films/%D9%A2", 404),
+        ("/forget", 405),
+    ],
+    ids=lambda value: str(value)[:32],
 )
 def test_what_is_not_there_has_a_page_that_says_so(caller: Caller, path: str, status: int) -> None:
     answer = caller.get(path)
@@ -135,6 +147,12 @@ def test_odd_opinions_are_answered_in_a_sentence(caller: Caller, fields: dict[st
     answer = caller.post(f"/films/{FILM}/opinion", sent, SCRIPT)
     assert answer.status == 200
     assert said in json.loads(answer.text)["told"]
+
+
+def test_an_opinion_of_no_film_has_no_place(caller: Caller) -> None:
+    token = caller.get("/").token
+    answer = caller.post(f"/films/{4301 * '9'}/opinion", opinion(token))
+    assert (answer.status, "There is no page at this address." in answer.text) == (404, True)
 
 
 @pytest.mark.parametrize("stars", ["0.5", "3", "3.0", "4.5", "5"])

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from clients.cli.connection import Connection
+from clients.web import observing
 from clients.web.limits import Limiter
-from clients.web.observing import Meter, quantile, tables
+from clients.web.observing import Meter, Replicas, quantile, tables
 from clients.web.sessions import Keys, new_session
-from marquee.client import Metric
+from marquee.client import AsyncRecommender, Metric
 
 KEYS = Keys(b"k" * 32)
 
@@ -129,6 +133,45 @@ async def test_rates_are_what_happened_since_the_last_look(tmp_path: Path) -> No
         assert (row.service, row.method, row.calls, row.failures) == ("user_encoder", "Encode", 23.0, 3.0)
         assert row.p50_ms == pytest.approx(1.5)
         assert row.p99_ms == pytest.approx(1.99)
+
+
+async def test_services_are_read_without_the_proxy_of_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    (tmp_path / "metrics").write_text(METRICS.format(ok=100, failed=10))
+    with serving(tmp_path) as url:
+        assert (await Meter([url]).rates()).problems == ()
+
+
+async def test_a_replica_that_is_gone_leaves_no_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Counted] = []
+
+    class Counted(AsyncRecommender):
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            super().__init__(*arguments, **settings)
+            opened.append(self)
+
+        async def close(self) -> None:
+            await super().close()
+            opened.remove(self)
+
+    monkeypatch.setattr(observing, "AsyncRecommender", Counted)
+    hosts = {"encoders": ["127.0.0.1", "127.0.0.2"], "retrievers": ["127.0.0.3"]}
+    monkeypatch.setattr(
+        "socket.getaddrinfo",
+        lambda host, port, **_: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in hosts[host]],
+    )
+    replicas = Replicas(Connection("encoders:1", "retrievers:1", deadline_s=1.0, api_key="", tls=None))
+    for there in (["127.0.0.1", "127.0.0.2"], ["127.0.0.2", "127.0.0.4"], ["127.0.0.4"]):
+        hosts["encoders"] = there
+        found = [replica.address for replica in await replicas.states()]
+        assert found == [f"{ip}:1" for ip in (*there, "127.0.0.3")]
+        assert len(opened) == len(found)
+    await replicas.close()
+    assert opened == []
 
 
 async def test_a_service_that_misses_a_look_does_not_count_its_life_at_once(tmp_path: Path) -> None:

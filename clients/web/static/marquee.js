@@ -41,6 +41,8 @@ async function ask(path, options = {}) {
 // The first page: filters and clicks change it in place. An answer that a later question overtook is dropped.
 
 let asked = 0;
+// Lists that were asked for and have not come.
+let awaited = 0;
 function show(html) {
   const focused = place();
   home.innerHTML = html;
@@ -73,35 +75,50 @@ let waiting;
 function lookAgain() {
   clearTimeout(waiting);
   if (operator) return;
-  if (home ? home.querySelector("form")?.dataset.whole === "false" : document.querySelector("main .notice.away")) {
+  if (home ? whole() === "false" : document.querySelector("main .notice.away")) {
     waiting = setTimeout(home ? reload : renew, LOOK_AGAIN_MS);
   }
 }
 
-async function reload() {
+function whole() {
+  return home.querySelector("form")?.dataset.whole;
+}
+
+// Says whether the list was shown; one that does not come is asked for again.
+async function load() {
   const turn = ++asked;
-  const was = home.querySelector("form")?.dataset.whole;
+  awaited++;
+  clearTimeout(waiting);
   try {
     const answer = await ask("/parts/home" + location.search);
-    if (turn !== asked) return;
-    if (answer.ok) show(await answer.text());
-    if (was === "false" && home.querySelector("form").dataset.whole === "true") say("Everything is back.");
+    if (!answer.ok) throw new Trouble(AWAY);
+    const html = await answer.text();
+    if (turn !== asked) return false;
+    show(html);
+    return true;
+  } catch (error) {
+    if (turn === asked) waiting = setTimeout(reload, LOOK_AGAIN_MS);
+    throw error;
+  } finally {
+    awaited--;
+  }
+}
+
+async function reload() {
+  const was = whole();
+  try {
+    if (await load() && was === "false" && whole() === "true") say("Everything is back.");
   } catch (error) {
     if (!(error instanceof Trouble)) throw error;
-    if (turn === asked) waiting = setTimeout(reload, LOOK_AGAIN_MS);
   }
 }
 
 async function filter() {
-  const turn = ++asked;
   const pairs = [...new FormData(filters)].filter(([, value]) => value);
   const query = new URLSearchParams(pairs).toString();
   history.replaceState(null, "", query ? "/?" + query : "/");
   try {
-    const answer = await ask("/parts/home" + location.search);
-    if (turn !== asked) return;
-    if (!answer.ok) throw new Trouble(AWAY);
-    show(await answer.text());
+    if (!await load()) return;
     const count = home.querySelectorAll("[data-list] > li").length;
     say(count === 1 ? "1 film." : `${count} films.`);
   } catch (error) {
@@ -118,7 +135,7 @@ lookAgain();
 // Opinions: one question at a time for each film; of what is clicked meanwhile, the last is asked next.
 
 const busy = new Map();
-// An answer was dropped that may know of an opinion which the list on the screen does not.
+// A list was dropped, or will be, that may know what the one on the screen does not.
 let stale = false;
 
 // `formAction` of a button without the attribute is the page's address, not the form's.
@@ -147,6 +164,8 @@ async function state(path, body) {
   busy.set(path, null);
   mark(path, true);
   const turn = ++asked;
+  // Its own answer has no list where it is refused.
+  if (awaited) stale = true;
   try {
     const answer = await ask(path, { method: "POST", body });
     if (!answer.headers.get("Content-Type")?.startsWith("application/json")) throw new Trouble(AWAY);
