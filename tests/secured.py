@@ -1,10 +1,11 @@
-"""Certificates, keys and callers for tests, and a server that asks for them."""
+"""Certificates, keys and callers for tests, and servers that ask for them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +13,14 @@ import grpc.aio
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from marquee.client import Tls
 from marquee.errors import MarqueeError
 from services.common.callers import line_for, new_key
 from services.common.policy import Role
 from services.common.server import Life
 from services.common.settings import CommonSettings
 from tests.encoder_rigs import refused
+from tests.rigs import service_process
 
 HOST = "127.0.0.1"
 SERVICE = "marquee.v1.TestService"
@@ -110,3 +113,54 @@ async def refusal(channel: grpc.aio.Channel, method: str, metadata: Sequence[tup
 def _call(channel: grpc.aio.Channel, method: str, metadata: Sequence[tuple[str, str]]) -> Any:
     empty: Any = b""
     return channel.unary_unary(method)(empty, metadata=metadata, timeout=10)
+
+
+class Guarded(NamedTuple):
+    """Is both services behind certificates and keys, and what it takes to call them; `stranger` signed nothing here."""
+
+    encoder: str
+    retriever: str
+    tls: Tls | None
+    api_key: str
+    stranger: Path
+
+    def with_tls(self, **changed: Any) -> Guarded:
+        """Changes files of the client."""
+        assert self.tls is not None
+        return self._replace(tls=dataclasses.replace(self.tls, **changed))
+
+
+@contextlib.contextmanager
+def guarded(folder: Path, registry: Path) -> Iterator[Guarded]:
+    """Starts both services as processes that ask for TLS, for a certificate of the client and for a key."""
+    ca, callers = trustme.CA(), folder / "callers"
+    trusted, stranger = folder / "ca.pem", folder / "stranger.pem"
+    trusted.write_bytes(ca.cert_pem.bytes())
+    stranger.write_bytes(trustme.CA().cert_pem.bytes())
+    mine, files = Files(folder / "client.pem", folder / "client.key"), certified(folder, ca.issue_cert(HOST))
+    mine.hold(ca.issue_cert("client.internal"))
+    key = enroll(callers, "client", *Role)
+    flags = ["--auth=keys", f"--callers={callers}", f"--tls-cert={files.cert}", f"--tls-key={files.key}"]
+    flags += [f"--tls-client-ca={trusted}", "--drain-s=0"]
+    store = f"--store={folder / 'features.sqlite'}"
+    with (
+        service_process("user_encoder", folder, registry, *flags, store) as encoder,
+        service_process("retriever", folder, registry, *flags) as retriever,
+    ):
+        tls = Tls(trusted, mine.cert, mine.key)
+        yield Guarded(f"{HOST}:{encoder.port}", f"{HOST}:{retriever.port}", tls, key, stranger)
+
+
+# What somebody gets wrong, and a part of what they are told then.
+MISTAKES: Mapping[str, tuple[Callable[[Guarded], Guarded], str]] = {
+    "another authority": (
+        lambda right: right.with_tls(ca=right.stranger),
+        "is not signed by whom this client trusts",
+    ),
+    "no certificate": (
+        lambda right: right.with_tls(cert=None, key=None),
+        "if it wants a certificate of the client, give tls.cert and tls.key",
+    ),
+    "no TLS": (lambda right: right._replace(tls=None), "hung up: if it speaks TLS, give tls"),
+    "no key": (lambda right: right._replace(api_key=""), "the call has no key"),
+}

@@ -39,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
     except tk.TclError as error:
         return _fail(f"no window can be opened ({error}): run it where there is a screen, or set DISPLAY")
     with Stage() as stage:
-        Window(root, stage, Presenter(client), options.user, theme=options.theme)
+        Window(root, stage, Presenter(client), options.user, theme=options.theme, report=_report)
         root.mainloop()
         # Whoever still waits was told to stop when the window closed; the connections are what is left.
         with contextlib.suppress(TimeoutError):
@@ -57,8 +57,12 @@ def _client(connection: Connection) -> AsyncRecommender:
     )
 
 
+def _report(message: str) -> None:
+    print(f"python -m clients.desktop: {message}", file=sys.stderr)
+
+
 def _fail(message: str) -> int:
-    print(f"python -m clients.desktop: error: {message}", file=sys.stderr)
+    _report(f"error: {message}")
     return 1
 
 

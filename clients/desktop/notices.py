@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tkinter as tk
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from clients.desktop.direction import visual
@@ -15,11 +15,15 @@ _ORDER = (Mood.REFUSED, Mood.AWAY, Mood.HINT)
 
 
 class NoticeBar(tk.Label):
-    """Shows the notices of several sources, each of which replaces its own; it takes no room where there are none."""
+    """Shows the notices of several sources, each of which replaces its own; it takes no room where there are none.
 
-    def __init__(self, master: tk.Misc, looks: Looks) -> None:
+    `report` is told, once while it is shown, what stands behind a notice that something is away.
+    """
+
+    def __init__(self, master: tk.Misc, looks: Looks, report: Callable[[str], None]) -> None:
         super().__init__(master, anchor="w", justify="left", padx=10, pady=6, borderwidth=0)
         self._looks = looks
+        self._report = report
         self._notices: dict[str, tuple[Notice, ...]] = {}
         self.bind("<Configure>", lambda event: self.configure(wraplength=max(200, event.width - 24)))
 
@@ -31,7 +35,10 @@ class NoticeBar(tk.Label):
 
     def show(self, source: str, notices: Sequence[Notice]) -> None:
         """Replaces what a source says."""
+        known = {notice.detail for said in self._notices.values() for notice in said}
         self._notices[source] = tuple(notices)
+        for detail in {notice.detail for notice in notices if notice.mood is Mood.AWAY and notice.detail} - known:
+            self._report(detail)
         self.dress()
 
     def add(self, source: str, text: str) -> None:

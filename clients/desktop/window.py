@@ -56,9 +56,21 @@ _MODIFIERS: Final = 0x4 | 0x8
 
 
 class Window:
-    """Is the window of one person. Everything is asked on the stage; nothing here waits."""
+    """Is the window of one person. Everything is asked on the stage; nothing here waits.
 
-    def __init__(self, root: tk.Tk, stage: Stage, presenter: Presenter, user_id: str, *, theme: str = "light") -> None:
+    `report` is told what stands behind it where the window says that something is away.
+    """
+
+    def __init__(
+        self,
+        root: tk.Tk,
+        stage: Stage,
+        presenter: Presenter,
+        user_id: str,
+        *,
+        theme: str = "light",
+        report: Callable[[str], None],
+    ) -> None:
         self.root = root
         self._presenter = presenter
         self._user_id = user_id
@@ -75,6 +87,7 @@ class Window:
         self._narrow: bool | None = None
         self.closed = False
         self._looks = Looks(root, theme)
+        self._report = report
         self._build()
         self._bind()
         self._arrange()
@@ -87,7 +100,7 @@ class Window:
         self.root.minsize(380, 420)
         self.header = Header(self.root, self._typing, self._buttons())
         self.header.grid(row=0, column=0, sticky="ew", padx=12, pady=(10, 6))
-        self.notices = NoticeBar(self.root, self._looks)
+        self.notices = NoticeBar(self.root, self._looks, self._report)
         self.notices.grid(row=1, column=0, sticky="ew", padx=12)
         self._body = ttk.Frame(self.root)
         self._body.grid(row=2, column=0, sticky="nsew", padx=8, pady=6)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 import tkinter as tk
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tkinter import ttk
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from clients.desktop.films import FilmList
 from clients.desktop.window import Window
 from clients.presenter import Presenter, Stage
-from marquee.client import AsyncRecommender
+from marquee.client import AsyncRecommender, Tls
 from tests.rigs import DEADLINE_S, Process, service_process
 
 PROGRAMS = ("Xvfb", "xdotool", "import")
@@ -45,8 +45,9 @@ def screen() -> Iterator[str]:
 class Person:
     """Sits at a window: presses keys, clicks, reads, and waits until something is so."""
 
-    def __init__(self, display: str, window: Window) -> None:
+    def __init__(self, display: str, window: Window, reported: Sequence[str]) -> None:
         self.window = window
+        self.reported = reported
         self.root = window.root
         self._environment = {**os.environ, "DISPLAY": display}
 
@@ -127,7 +128,14 @@ class Person:
 
 @contextlib.contextmanager
 def at_the_window(
-    display: str, encoder: str, retriever: str, user_id: str = "somebody", *, theme: str = "light"
+    display: str,
+    encoder: str,
+    retriever: str,
+    user_id: str = "somebody",
+    *,
+    theme: str = "light",
+    api_key: str = "",
+    tls: Tls | None = None,
 ) -> Iterator[Person]:
     """Opens the window of a person, in this process."""
     root = tk.Tk()
@@ -135,11 +143,12 @@ def at_the_window(
     problems: list[BaseException] = []
     root.report_callback_exception = lambda kind, value, trace: problems.append(value)
     with Stage() as stage:
-        client = AsyncRecommender(encoder, retriever, deadline_s=2.0)
-        window = Window(root, stage, Presenter(client), user_id, theme=theme)
+        client = AsyncRecommender(encoder, retriever, deadline_s=2.0, api_key=api_key, tls=tls)
+        reported: list[str] = []
+        window = Window(root, stage, Presenter(client), user_id, theme=theme, report=reported.append)
         root.geometry("1180x760+0+0")
         root.update()
-        person = Person(display, window)
+        person = Person(display, window, reported)
         person.takes_the_keyboard()
         try:
             yield person

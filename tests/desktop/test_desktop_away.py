@@ -18,8 +18,8 @@ from typing import TypeVar
 import pytest
 
 from clients.desktop.bridge import Bridge
-from clients.presenter import Stage
-from tests.desktop.rigs import Services, at_the_window, serving
+from clients.presenter import Mood, Notice, Stage
+from tests.desktop.rigs import Person, Services, at_the_window, serving
 from tests.rigs import DEADLINE_S, ROOT, service_process
 
 R = TypeVar("R")
@@ -56,6 +56,43 @@ def test_a_service_that_goes_is_said_and_comes_back_by_itself(
             assert person.window.films.sections()[0] == "For you"
             assert liked.movie.title not in person.titles()
             assert person.titles() != before
+
+
+def test_f5_says_again_what_waits(
+    display: str, own: Services, registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing is said again by itself here: only the key does it.
+    monkeypatch.setattr("clients.desktop.window.RETRY_MS", 3_600_000)
+    with at_the_window(display, *own.addresses) as person:
+        person.settles()
+        own.encoder.process.kill()
+        own.encoder.process.wait()
+        person.presses("Down", "l")
+        person.waits(lambda: "away right now" in person.notice(), "not said that it waits")
+        assert not person.window.voice.quiet
+        store = f"--store={tmp_path / 'features.sqlite'}"
+        with service_process("user_encoder", tmp_path, registry, store, f"--listen=127.0.0.1:{own.encoder.port}"):
+            # Pressed again and again: gRPC takes a moment to find that the service is there.
+            person.waits(lambda: is_heard_after_f5(person), "what waits was not said again", DEADLINE_S)
+            person.waits(lambda: "Noted: you like" in person.notice(), "not heard")
+
+
+def is_heard_after_f5(person: Person) -> bool:
+    person.presses("F5")
+    return person.window.voice.quiet
+
+
+def test_what_is_behind_an_outage_is_reported_once_while_it_lasts(display: str, services: Services) -> None:
+    with at_the_window(display, *services.addresses) as person:
+        person.settles()
+        away = Notice(Mood.AWAY, "It is away.", "no retriever answers")
+        for source in ("home", "film", "home"):
+            person.window.notices.show(source, (away, Notice(Mood.REFUSED, "No such film.", "unknown")))
+        assert person.reported == ["no retriever answers"]
+        for source in ("home", "film"):
+            person.window.notices.show(source, ())
+        person.window.notices.show("home", (away,))
+        assert person.reported == ["no retriever answers"] * 2
 
 
 def test_without_the_encoder_films_can_still_be_found(

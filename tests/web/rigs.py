@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import re
 import subprocess
 import sys
@@ -41,7 +42,7 @@ class Page(NamedTuple):
 
 
 @contextlib.contextmanager
-def web_page(folder: Path, encoder: str, retriever: str, *arguments: str) -> Iterator[Page]:
+def web_page(folder: Path, encoder: str, retriever: str, *arguments: str, api_key: str = "") -> Iterator[Page]:
     """Serves the page on a free port."""
     port_file = folder / f"web-{time.monotonic_ns()}.port"
     addresses = ["--encoder", encoder, "--retriever", retriever, "--listen", "127.0.0.1:0"]
@@ -56,7 +57,10 @@ def web_page(folder: Path, encoder: str, retriever: str, *arguments: str) -> Ite
         str(port_file),
         *arguments,
     ]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "MARQUEE_API_KEY": api_key}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     try:
         deadline = time.monotonic() + DEADLINE_S
         while not port_file.exists():
