@@ -15,16 +15,19 @@ from typing import Any
 
 import pytest
 
+from marquee.bundle.v1 import bundle_pb2
 from marquee.client import Recommender
 from marquee.errors import ConfigError, DataError
 from services.common.served import Sample, ServedFolder, open_folder, read_rows
-from services.retriever.served import Recent
+from services.retriever.served import Recent, expected_score
 from services.retriever.settings import RetrieverSettings
 from services.user_encoder.commands import run_command
 from services.user_encoder.served_report import Figure, Joined, Promised, Served, Target, figure, measure
 from services.user_encoder.stores.tags import read_tags
-from tests.bundles import make_bundle
+from tests.bundles import GENRES, make_bundle
+from tests.chain_rigs import read_metrics
 from tests.chaos.small_disk import fill, make_room, small_disk
+from tests.deploy.test_monitoring import free_port
 from tests.rigs import eventually, publish, service_process
 
 HOUR_MS = 3_600_000
@@ -181,6 +184,16 @@ def test_of_few_people_or_one_who_asks_again_and_again_nothing_is_said() -> None
     assert math.isnan(recent.score())
 
 
+def test_what_the_report_measured_is_what_is_expected() -> None:
+    metrics = [
+        bundle_pb2.Metric(system="model", name="recall@10", value=0.1),
+        bundle_pb2.Metric(system="popularity", name="score@1", value=0.2),
+        bundle_pb2.Metric(system="model", name="score@1", value=0.3),
+    ]
+    assert expected_score(bundle_pb2.Report(metrics=metrics)) == 0.3
+    assert math.isnan(expected_score(bundle_pb2.Report(metrics=metrics[:2])))
+
+
 def served(number: int, movie_ids: tuple[int, ...], **fields: Any) -> Served:
     told = Served(1_000, f"request-{number}", "bundle", movie_ids, score=0.5, full=True, alike=True)
     return told._replace(**fields)
@@ -253,25 +266,34 @@ def test_no_values_have_no_figure() -> None:
 def test_what_is_served_meets_what_its_people_do_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     registry = publish(tmp_path / "registry", bundle).root
-    store, sink = tmp_path / "features.sqlite", tmp_path / "served"
+    store, sink, port = tmp_path / "features.sqlite", tmp_path / "served", free_port()
     sampled = ["--served-sample=1", f"--served-folder={sink}", "--drain-s=0"]
     with (
         service_process("user_encoder", tmp_path, registry, f"--store={store}", *sampled) as encoder,
-        service_process("retriever", tmp_path, registry, *sampled) as retriever,
+        service_process("retriever", tmp_path, registry, f"--metrics-port={port}", *sampled) as retriever,
     ):
         with Recommender(f"127.0.0.1:{encoder.port}", f"127.0.0.1:{retriever.port}") as client:
             shown = serve_and_record(client)
+        told_live = read_metrics(port)
         assert (encoder.stop()[0], retriever.stop()[0]) == (0, 0)
+    # Two of the four are for somebody of whom something is left out, and without a filter: too few to say more.
+    for line in ("lists_compared 2.0", "distinct_share NaN", "score_expected NaN", "rows_lost_total 0.0"):
+        assert f"marquee_retriever_served_{line}\n" in told_live
     rows = {row["request_id"]: row for row in read_rows(sink, "lists")}
-    assert rows.keys() == {"first", "second", "third"}
+    assert {request_id: row["filtered"] for request_id, row in rows.items()} == {
+        "first": False,
+        "second": False,
+        "third": False,
+        "fourth": True,
+    }
     told = rows["first"]
     assert (told["movie_ids"], told["left_out"], told["filtered"], told["k"]) == (shown["yvonne"], 1, False, 10)
     assert (told["space"], told["bundle_id"]) == (bundle.space, bundle.id)
     assert told["revision"] == bundle.manifest.revision
     people = {row["request_id"]: row["person"] for row in read_rows(sink, "people")}
     tag = read_tags(store.with_name("features.sqlite.key")).of("yvonne").hex()
-    assert people.keys() == {"first", "second"}
-    assert people["first"] == tag
+    assert people.keys() == {"first", "second", "fourth"}
+    assert people["first"] == people["fourth"] == tag
     written = b"".join(path.read_bytes() for path in sink.iterdir())
     assert not any(name in written for name in (b"yvonne", b"oscar"))
 
@@ -281,8 +303,8 @@ def test_what_is_served_meets_what_its_people_do_next(tmp_path: Path, capsys: py
     flags.append(f"--store={store}")
     assert run_command("served-report", [*flags, "--window-hours=1", f"--out={tmp_path / 'report.json'}"]) == 0
     (one,) = json.loads((tmp_path / "report.json").read_text())["bundles"]
-    assert (one["bundle_id"], one["movies"], one["lists"]) == (bundle.id, 50, 3)
-    assert (one["measured"], one["unknown_person"], one["too_young"]) == (2, 1, 0)
+    assert (one["bundle_id"], one["movies"], one["lists"]) == (bundle.id, 50, 4)
+    assert (one["measured"], one["unknown_person"], one["short"], one["too_young"]) == (2, 1, 1, 0)
     # One liked what was shown, and one what was not.
     assert (one["figures"]["recall@10"]["value"], one["figures"]["recall@10"]["n"]) == (0.5, 2)
     assert one["figures"]["score@1"]["report"] is None
@@ -299,6 +321,7 @@ def serve_and_record(client: Recommender) -> dict[str, list[int]]:
     asked = {"yvonne": "first", "oscar": "second"}
     lists = {name: client.recommend(name, k=10, request_id=request_id) for name, request_id in asked.items()}
     client.recommend(k=10, request_id="third")
+    client.recommend("yvonne", k=3, genres=[GENRES[0]], request_id="fourth")
     shown = {name: list(found.movie_ids) for name, found in lists.items()}
     afterwards = now - dt.timedelta(hours=1.5)
     client.like("yvonne", shown["yvonne"][0], time=afterwards)
