@@ -173,15 +173,22 @@ def union(stored: Events, request: Events, user: int) -> Events:
 
     `merge` of a union with more events equals `merge` of everything that went into it.
     """
-    both = request.after(stored) if request.size else stored
+    both = request if stored.size == 0 else request.after(stored) if request.size else stored
     if both.size == 0:
         return NO_EVENTS
-    # lexsort is stable: the last of each run of equal (movie, kind) is the latest, at equal time the request's.
-    both = both.take(np.lexsort((both.times_ms, both.kinds, both.movie_ids)))
-    last = np.ones(both.size, bool)
-    last[:-1] = (both.movie_ids[1:] != both.movie_ids[:-1]) | (both.kinds[1:] != both.kinds[:-1])
-    both = _drop_covered(both.take(last))
+    ascending = np.sort(both.movie_ids)
+    # An event takes the place of others of its movie only, and mostly no movie is there twice.
+    if not _starts(ascending).all():
+        both = _drop_superseded(both)
     return both.take(np.lexsort((both.kinds, tie_hash(user, both.movie_ids), both.times_ms)))
+
+
+def _drop_superseded(events: Events) -> Events:
+    # lexsort is stable: the last of each run of equal (movie, kind) is the latest, at equal time the request's.
+    events = events.take(np.lexsort((events.times_ms, events.kinds, events.movie_ids)))
+    last = np.ones(events.size, bool)
+    last[:-1] = (events.movie_ids[1:] != events.movie_ids[:-1]) | (events.kinds[1:] != events.kinds[:-1])
+    return _drop_covered(events.take(last))
 
 
 def union_newer(history: Events, newer: Events, user: int) -> Events:
