@@ -111,18 +111,23 @@ class ServedFolder:
 
     def _note(self, rows: int, problem: str) -> None:
         if problem:
-            self.lost += rows
-        else:
-            self.written += rows
-        if problem and not self._problem:
+            self._note_lost(rows, problem)
+            return
+        self.written += rows
+        # That nothing went wrong shows where something was written.
+        if rows and self._problem:
+            _log.info("%s: served lists are written again", self._folder)
+            self._problem = ""
+
+    def _note_lost(self, rows: int, problem: str) -> None:
+        self.lost += rows
+        if not self._problem:
             _log.error(
                 "%s: served lists cannot be written (%s), and are lost until they can; calls are answered as always. "
                 "See that the disk has room and this user may write there",
                 self._folder,
                 problem,
             )
-        if self._problem and not problem:
-            _log.info("%s: served lists are written again", self._folder)
         self._problem = problem
 
     def _tidy(self) -> None:

@@ -9,6 +9,7 @@ import logging
 import math
 import shutil
 import stat
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from marquee.bundle.v1 import bundle_pb2
 from marquee.client import Recommender
 from marquee.errors import ConfigError, DataError
+from services.common import served as served_module
 from services.common.served import Sample, ServedFolder, open_folder, read_rows
 from services.retriever.served import Recent, expected_score
 from services.retriever.settings import RetrieverSettings
@@ -123,10 +125,33 @@ def test_what_cannot_be_written_is_lost_counted_and_told_once(tmp_path: Path, ca
         assert "cannot be written (Not a directory)" in caplog.text
         path.unlink()
         path.mkdir()
+        folder.close()
+        assert "are written again" not in caplog.text, "nothing was"
         folder.add({})
         folder.close()
     assert (folder.written, folder.lost) == (1, 2)
     assert "are written again" in caplog.text
+
+
+async def test_a_disk_that_hangs_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        hangs.set()
+        assert goes_on.wait(60)
+
+    folder = folder_at(tmp_path)
+    monkeypatch.setattr(served_module, "_write_private", hang)
+    folder.add({})
+    watching = asyncio.ensure_future(folder.watch())
+    await eventually(hangs.is_set)
+    monkeypatch.undo()
+    for _ in range(10):
+        folder.add({"long": "x" * (1 << 20)})
+    assert (folder.written, folder.lost) == (0, 7), "the event loop runs, and what waits is bounded"
+    goes_on.set()
+    await eventually(lambda: folder.written == 3)
+    watching.cancel()
 
 
 def test_a_full_disk_costs_rows_and_nothing_else(tmp_path: Path) -> None:
