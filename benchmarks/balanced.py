@@ -1,0 +1,78 @@
+"""The open loop behind the SDK's round robin: `python -m benchmarks.balanced --addresses A B ...` prints JSON.
+
+Calls begin when they are due, on channels with the SDK's options and its service config, each a client of its own. Bare
+stubs: what the SDK adds, coming back once after a refusal, would be another arrival.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+
+from marquee.client.channels import OPTIONS
+
+_METHOD = "/marquee.v1.UserEncoderService/Encode"
+_WARM_UP = 32
+
+
+async def measure(
+    addresses: Sequence[str], requests: Sequence[bytes], arrive_s: Sequence[float], deadline_s: float, clients: int
+) -> dict[str, Any]:
+    """Begins calls at their moments; returns the seconds of those answered, and how many ended in which other way."""
+    seconds: list[float] = []
+    ended: Counter[str] = Counter()
+    async with AsyncExitStack() as stack:
+        target = f"ipv4:{','.join(addresses)}"
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(target, options=OPTIONS)) for _ in range(clients)
+        ]
+        calls: list[Any] = [channel.unary_unary(_METHOD) for channel in channels]
+        # Connections to replicas, and theirs to the store.
+        await asyncio.gather(*(call(requests[0]) for call in calls * math.ceil(_WARM_UP / clients)))
+
+        async def ask(call: Any, request: bytes, due: float) -> None:
+            try:
+                await call(request, timeout=max(0.0, due + deadline_s - time.perf_counter()))
+            except grpc.aio.AioRpcError as error:
+                ended[error.code().name] += 1
+            else:
+                seconds.append(time.perf_counter() - due)
+
+        began = time.perf_counter()
+        async with asyncio.TaskGroup() as tasks:
+            for after_s, call, request in zip(arrive_s, cycle(calls), cycle(requests), strict=False):
+                # Also where it is late: what has come must be read.
+                await asyncio.sleep(max(0.0, began + after_s - time.perf_counter()))
+                tasks.create_task(ask(call, request, began + after_s))
+    return {"seconds": seconds, "ended": dict(ended)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.balanced", description=__doc__)
+    parser.add_argument("--addresses", nargs="+", required=True, metavar="ADDRESS", help="replicas, by IP address")
+    parser.add_argument("--requests", type=Path, required=True, help="JSON list of requests, hex")
+    parser.add_argument("--arrivals", type=Path, required=True, help="JSON list of when calls are due, in seconds")
+    parser.add_argument("--deadline-s", type=float, required=True, help="seconds that a call waits")
+    parser.add_argument("--clients", type=int, required=True, help="channels that take turns")
+    options = parser.parse_args(arguments)
+    requests = [bytes.fromhex(each) for each in json.loads(options.requests.read_text())]
+    arrive_s = json.loads(options.arrivals.read_text())
+    print(json.dumps(asyncio.run(measure(options.addresses, requests, arrive_s, options.deadline_s, options.clients))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

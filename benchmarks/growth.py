@@ -1,0 +1,90 @@
+"""Measures how figures grow: `python -m benchmarks.growth [--only PART ...] [--out FILE]`.
+
+Prints a Markdown table, and writes the figures that `benchmarks.capacity` reckons with, and a picture of each part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import balancing, growing_histories, growing_movies, growing_users
+from benchmarks.growth_figures import FIGURES
+from benchmarks.growth_pictures import draw
+from benchmarks.growth_rows import rows_of
+from benchmarks.machine import facts, shares
+from benchmarks.processes import Processes, interrupt_once
+from benchmarks.report import check_writable, markdown
+from benchmarks.work import Work, say
+from marquee.errors import MarqueeError
+from marquee.whole_files import write_json
+
+_DATA = "generated: see benchmarks/README.md"
+PARTS = ("histories", "replicas", "users", "movies")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit code: 1 where something could not be measured."""
+    options = _parser().parse_args(arguments)
+    interrupt_once()
+    try:
+        _run(options)
+    except MarqueeError as error:
+        print(f"growth: {error.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("growth: interrupted; everything that was started has stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure (all)")
+    parser.add_argument(
+        "--out", type=Path, default=FIGURES, help="JSON to write; the pictures stand beside (%(default)s)"
+    )
+    sizes = {"movies": growing_movies.LARGEST, "people": growing_users.LARGEST}
+    for what, largest in sizes.items():
+        says = f"the most {what} to measure, from 10000 on (%(default)s)"
+        parser.add_argument(f"--most-{what}", type=_most, default=largest, metavar="N", help=says)
+    return parser
+
+
+def _most(text: str) -> int:
+    if not text.isdecimal() or int(text) < 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 10000 on: two sizes make a line")
+    return int(text)
+
+
+def _run(options: argparse.Namespace) -> None:
+    check_writable(options.out)
+    where, cores = facts(), shares()
+    with tempfile.TemporaryDirectory(prefix="marquee-growth-") as name, Processes(Path(name)) as processes:
+        folder = Path(name)
+        work = Work(folder, folder, processes)
+        measured = {part: _parts(options)[part](work, cores) for part in PARTS if part in options.only}
+        report: dict[str, Any] = {**where._asdict(), "data": _DATA, "pinned": str(cores), **measured}
+    print(markdown(where, _DATA, rows_of(report)))
+    write_json(options.out, report)
+    for picture in draw(options.out.parent, report):
+        say(f"drew {picture}")
+    say(f"wrote {options.out}")
+
+
+def _parts(options: argparse.Namespace) -> dict[str, Callable[..., dict[str, Any]]]:
+    return {
+        "histories": growing_histories.measure,
+        "replicas": balancing.measure,
+        "users": partial(growing_users.measure, largest=options.most_people),
+        "movies": partial(growing_movies.measure, largest=options.most_movies),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
