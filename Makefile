@@ -16,10 +16,10 @@ LOCK := $(BIN)/uv pip compile --quiet pyproject.toml --constraint constraints.tx
 	--python-version 3.11.3 --python-platform linux --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test report lint format protos bench lock clean
+.PHONY: help setup demo up test report lint format protos bench bench-growth images lock clean
 
 help: ## List the commands.
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo "  DATA=<folder> trains on your data; without it: data/ml-latest-small, a download, or the embedded sample."
 
 setup: $(STAMP) ## Make the virtual environment with everything pinned.
@@ -65,15 +65,21 @@ protos: ## Generate the stubs, with the oldest supported generator.
 	@.venv-protos/bin/python -m pip install --disable-pip-version-check --quiet -r protos/requirements.txt
 	@.venv-protos/bin/python protos/generate.py
 
-bench: $(STAMP) ## Measure training, start-up and latency.
+bench: $(STAMP) ## Measure the project's own ratios, and what moved since the last committed run; 15 minutes.
 	@$(BIN)/python -m benchmarks $(if $(DATA),--data "$$DATA")
+
+bench-growth: $(STAMP) ## Measure how figures grow with movies, people and histories; a quarter of an hour.
+	@$(BIN)/python -m benchmarks.growth
+
+images: ## Build the images on a base made here, run each, print their sizes: as root, with buildah and debootstrap.
+	@PYTHON='$(PYTHON)' sh deploy/try_images.sh
 
 lock: $(STAMP) ## Write the installed versions into constraints.txt, and those of the images with hashes.
 	@$(BIN)/python -m pip freeze --all --exclude-editable > $(VENV)/frozen.txt
 	@{ head -1 constraints.txt; sed '/^pip==/d; s/+cpu$$//' $(VENV)/frozen.txt; } > $(VENV)/constraints.txt
 	@mv $(VENV)/constraints.txt constraints.txt
-	@$(LOCK) --extra encoder --output-file deploy/requirements/user_encoder.txt
-	@$(LOCK) --extra retriever --output-file deploy/requirements/retriever.txt
+	@$(LOCK) --extra encoder --extra tracing --output-file deploy/requirements/user_encoder.txt
+	@$(LOCK) --extra retriever --extra tracing --output-file deploy/requirements/retriever.txt
 
 clean: ## Remove what was made: environment, caches, bundles, the demo's store.
 	rm -rf $(VENV) .venv-protos .marquee .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
