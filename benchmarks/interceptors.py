@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.chained import METHOD, NOTHING, STAGES
+from benchmarks.chained import METHOD, NOTHING, STAGES, TRACING
 from benchmarks.machine import shares
 from benchmarks.report import Row
 from benchmarks.work import Work, say
@@ -18,11 +18,19 @@ from services.common.policy import Role
 # What the whole chain may cost, in percent.
 _GOAL = 13.0
 _REQUEST = bytes(64)
-# Cases of one round: the server without interceptors, and those that are compared with it.
+# Cases of one round, as words to the server: those that are compared with one without interceptors.
 _CASES: dict[str, Sequence[str]] = {
-    "the whole chain": STAGES,
-    "the interceptor without a stage": (NOTHING,),
-    **{f"the interceptor with {stage} alone": (stage,) for stage in STAGES},
+    "the whole chain": ("--stages", *STAGES),
+    "the interceptor without a stage": ("--stages", NOTHING),
+    **{f"the interceptor with {stage} alone": ("--stages", stage) for stage in STAGES},
+    **{
+        f"the interceptor with tracing alone, of {share:.0%} of the calls": (
+            "--stages",
+            TRACING,
+            f"--trace-share={share}",
+        )
+        for share in (1.0, 0.01)
+    },
 }
 
 
@@ -41,13 +49,12 @@ def _flood(work: Work, callers: Path, told: tuple[str | Path, ...]) -> list[list
     say("flooding an empty handler behind each stage of the chain")
     cores = shares()
     with ExitStack() as stack:
+        # It takes any bytes, and reads none.
+        collector = stack.enter_context(work.processes.serve("benchmarks.floor", cores=cores.caller))
+        told_all = ("--callers", callers, f"--otlp-endpoint=http://{collector.address}")
         servers = [
-            stack.enter_context(
-                work.processes.serve(
-                    "benchmarks.chained", "--callers", callers, "--stages", *stages, cores=cores.servers
-                )
-            )
-            for stages in ((), *_CASES.values())
+            stack.enter_context(work.processes.serve("benchmarks.chained", *told_all, *words, cores=cores.servers))
+            for words in ((), *_CASES.values())
         ]
         addresses = ("--addresses", *(server.address for server in servers), "--method", METHOD)
         ended = work.processes.run("benchmarks.flood", *addresses, *told, cores=cores.caller)

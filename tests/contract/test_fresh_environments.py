@@ -46,6 +46,7 @@ HOLDS = {
     "encoder": BASE | SERVER | {"hiredis", "marquee.engine.encoder", "onnxruntime", "pyarrow", "redis"},
     "retriever": BASE | SERVER | {"marquee.engine.index", "faiss"},
     "milvus": BASE | SERVER | {"marquee.engine.index", "faiss", "pymilvus"},
+    "tracing": BASE | SERVER | {"opentelemetry.exporter.otlp.proto.grpc"},
     "clients": BASE | {"rich"},
     "batch": BASE | {"faiss", "marquee.engine.encoder", "marquee.engine.index", "onnxruntime", "pyarrow", "rich"},
     "desktop": BASE | {"sv_ttk"},

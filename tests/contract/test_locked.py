@@ -16,8 +16,8 @@ from tests.contract.fresh import package_index_answers
 from tests.contract.test_pins import needs_of, pins
 
 LOCKED = ROOT / "deploy" / "requirements"
-EXTRA = {"user_encoder": "encoder", "retriever": "retriever"}
-images = pytest.mark.parametrize("image", EXTRA)
+EXTRAS = {"user_encoder": "encoder,tracing", "retriever": "retriever,tracing"}
+images = pytest.mark.parametrize("image", EXTRAS)
 
 _ENTRY = re.compile(r"([\w.-]+)==([\w.]+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.ASCII)
 
@@ -27,7 +27,7 @@ def text_of(image: str) -> str:
 
 
 def test_there_is_a_file_for_each_image() -> None:
-    assert sorted(path.stem for path in LOCKED.iterdir()) == sorted(EXTRA)
+    assert sorted(path.stem for path in LOCKED.iterdir()) == sorted(EXTRAS)
 
 
 @images
@@ -39,7 +39,7 @@ def test_every_line_is_a_version_with_its_hashes_and_no_index_is_named(image: st
 @images
 def test_the_versions_are_those_that_are_tested_and_none_is_missing(image: str) -> None:
     locked = {canonicalize_name(name): version for name, version, _ in _ENTRY.findall(text_of(image))}
-    needed = needs_of(Requirement(f"marquee[{EXTRA[image]}]"))
+    needed = needs_of(Requirement(f"marquee[{EXTRAS[image]}]"))
     assert locked == {name: str(pins()[name]) for name in needed}, "make the file anew: make lock"
 
 

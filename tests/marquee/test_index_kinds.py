@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from marquee.bundle.format import INDEX, ITEM_VECTORS, MOVIE_IDS
 from marquee.bundle.gate import check_gate
-from marquee.engine.index import EXACT_MATCHING, Index, Quality
+from marquee.engine.engines import Allowed
+from marquee.engine.index import EXACT_AFTER_ALL, EXACT_MATCHING, Index, Quality
 from marquee.engine.kinds import EXACT, HNSW, IVF, IVF_FP16, IVF_SQ8, KINDS, Spec, build_index, write_index
 from marquee.errors import BundleError
+from marquee.features import Floats, Int64s
 from tests.bundles import draft_of, make_bundle
 from tests.index_worlds import (
     DECADES,
@@ -114,6 +116,39 @@ def test_what_half_precision_cannot_tell_apart_an_exact_index_does(tmp_path: Pat
         np.testing.assert_allclose(hits.scores, truth[:k], atol=ROUNDING)
         (many, _) = index.search_many(np.stack([query_D, query_D]), [k, k], [None, None])
         assert many.movie_ids.tolist() == hits.movie_ids.tolist()
+
+
+class Miserly:
+    """Proposes one movie, however many are asked for."""
+
+    lost = False
+
+    def propose(self, query_D: Floats, wanted: int, allowed: Allowed | None, *, fast: bool) -> Int64s:
+        return np.zeros(1, np.int64)
+
+
+def test_each_search_is_told_by_what_found_its_movies(tmp_path: Path, world: World) -> None:
+    told: list[str] = []
+    index = Index(draft_of(tmp_path, world.ids, world.vectors_ND, SPECS[IVF]), told=told.append)
+    rng = np.random.default_rng(3)
+    query_D = world.query(rng)
+    narrow_N, none_N = world.mask(rng, 0.001, query_D, 0.0), np.zeros(MOVIES, bool)
+    for mask_N in (None, narrow_N, none_N):
+        index.search(query_D, 10, mask_N)
+    index.search(query_D, 10, None, Quality.EXACT)
+    index.search_many(np.stack([query_D, query_D]), [10, 10], [None, narrow_N])
+    found = index.asking("miserly", Miserly()).search(query_D, 10)
+    # Where nothing is allowed, nothing is searched.
+    assert told == [IVF, EXACT_MATCHING, EXACT, IVF, EXACT_MATCHING, EXACT_AFTER_ALL]
+    assert found.movie_ids.tolist() == twin(world, query_D, 10, None).movie_ids.tolist()
+
+
+def test_searches_in_one_product_are_told_one_by_one(tmp_path: Path, world: World) -> None:
+    told: list[str] = []
+    index = Index(draft_of(tmp_path, world.ids, world.vectors_ND), told=told.append)
+    queries_QD = np.stack([world.query(np.random.default_rng(seed)) for seed in range(3)])
+    index.search_many(queries_QD, [10, 10, 10], [None, None, None])
+    assert told == [EXACT] * 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
