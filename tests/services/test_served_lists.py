@@ -14,8 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 
+from marquee.bundle.registry import Registry
 from marquee.bundle.v1 import bundle_pb2
 from marquee.client import Recommender
 from marquee.errors import ConfigError, DataError
@@ -24,8 +26,8 @@ from services.common.served import Sample, ServedFolder, open_folder, read_rows
 from services.retriever.served import Recent, expected_score
 from services.retriever.settings import RetrieverSettings
 from services.user_encoder.commands import run_command
-from services.user_encoder.served_report import Figure, Joined, Promised, Served, Target, figure, measure
-from services.user_encoder.stores.tags import read_tags
+from services.user_encoder.served_report import Figure, Joined, Promised, Served, Target, figure, measure, report
+from services.user_encoder.stores.tags import KEY_BYTES, Tags, read_tags
 from tests.bundles import GENRES, make_bundle
 from tests.chain_rigs import read_metrics
 from tests.chaos.small_disk import fill, make_room, small_disk
@@ -286,6 +288,66 @@ def test_distinct_lists_are_counted_a_person_and_the_drift_has_an_interval() -> 
 def test_no_values_have_no_figure() -> None:
     assert [math.isnan(value) for value in figure([])[:3]] == [True] * 3
     assert figure([0.5]) == (0.5, 0.5, 0.5, 1)
+
+
+def write_events(path: Path, *rows: tuple[str, int, str, int]) -> Path:
+    user_ids, movie_ids, kinds, times_ms = zip(*rows, strict=True)
+    columns = {"user_id": user_ids, "movie_id": movie_ids, "kind": kinds, "time_ms": times_ms}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+def write_rows(folder: Path, kind: str, *rows: dict[str, object]) -> None:
+    (folder / f"{kind}-1-a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def a_list(request_id: str) -> dict[str, object]:
+    told = {"time_ms": 1_000, "bundle_id": "b" * 64, "k": 10, "left_out": 1, "filtered": False}
+    return told | {"request_id": request_id, "movie_ids": list(TEN), "scores": [0.5] * 10}
+
+
+def test_a_target_is_a_first_event_and_no_dislike(tmp_path: Path) -> None:
+    tags = Tags(bytes(KEY_BYTES))
+    events = [
+        # Of movie 1 the first event came before the list, of 2 it is a dislike, of 3 it was found, of 80 it was not.
+        write_events(tmp_path / "1.parquet", ("yvonne", 1, "RATED", 500), ("yvonne", 2, "DISLIKED", 1_500)),
+        write_events(
+            tmp_path / "2.parquet",
+            ("yvonne", 1, "LIKED", 1_600),
+            ("yvonne", 2, "LIKED", 1_700),
+            ("yvonne", 3, "CLICKED", 1_800),
+            ("yvonne", 80, "WATCHED", 1_900),
+            ("somebody else", 4, "LIKED", 1_600),
+            ("somebody else", 5, "LIKED", 9_000),
+        ),
+    ]
+    write_rows(tmp_path, "lists", a_list("hers"), a_list("shared"), a_list("unknown"))
+    yvonne, other = tags.of("yvonne").hex(), tags.of("somebody else").hex()
+    people = {"hers": [yvonne, yvonne], "shared": [yvonne, other]}
+    rows: list[dict[str, object]] = [
+        {"request_id": one, "person": person} for one, persons in people.items() for person in persons
+    ]
+    write_rows(tmp_path, "people", *rows)
+    told: Any = report([tmp_path], events, tags, Registry(tmp_path / "none"), 1_000)
+    (one,) = told["bundles"]
+    assert (one["lists"], one["measured"], one["unknown_person"]) == (3, 1, 2)
+    assert one["figures"]["recall@10"]["value"] == 1 / 2
+    assert one["movies"] is None, "the bundle is gone, and its lists are measured all the same"
+
+
+def test_what_is_of_another_make_is_named(tmp_path: Path) -> None:
+    tags, registry = Tags(bytes(KEY_BYTES)), Registry(tmp_path)
+    write_rows(tmp_path, "lists", {"request_id": "a"})
+    with pytest.raises(DataError, match=r"a row of lists is of another make .*; remove the shards of another version"):
+        report([tmp_path], [], tags, registry, 1_000)
+    write_rows(tmp_path, "lists", a_list("a"))
+    write_rows(tmp_path, "people", {"request_id": "a"})
+    with pytest.raises(DataError, match=r"a row of people is of another make"):
+        report([tmp_path], [], tags, registry, 1_000)
+    write_rows(tmp_path, "people")
+    (tmp_path / "1.parquet").write_text("none")
+    with pytest.raises(DataError, match=r"1.parquet: is no export of events .*; name a folder of export-events"):
+        report([tmp_path], [tmp_path / "1.parquet"], tags, registry, 1_000)
 
 
 def test_what_is_served_meets_what_its_people_do_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
