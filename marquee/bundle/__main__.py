@@ -16,7 +16,7 @@ from marquee.bundle.registry import KEEP, Check, Pointer, Registry
 from marquee.bundle.replicas import Access, asking
 from marquee.bundle.v1 import bundle_pb2
 from marquee.client.tls_flags import add_tls_flags, tls_of
-from marquee.errors import BundleError, MarqueeError, RegistryError
+from marquee.errors import BundleError, ConfigError, MarqueeError, RegistryError
 
 DEFAULT_REGISTRY = ".marquee/registry"
 
@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     syncing.add_argument(
         "--every", type=_seconds, default=0.0, metavar="SECONDS", help="look again that often, until SIGTERM"
+    )
+    syncing.add_argument(
+        "--until-active", action="store_true", help="with --every: end once there is an active bundle, which is copied"
     )
     listing = command("list", _list, "Prints the pointer and the bundles.")
     listing.add_argument("--json", action="store_true", help="print JSON")
@@ -145,8 +148,10 @@ def _seconds(text: str) -> float:
 
 def _sync(registry: Registry, options: argparse.Namespace) -> None:
     source = Registry(options.source)
+    if options.until_active and not options.every:
+        raise ConfigError("--until-active looks again and again: say with --every after how many seconds")
     if options.every:
-        keep_following(registry, source, options.every)
+        keep_following(registry, source, options.every, until_active=options.until_active)
     else:
         _print_pointer(follow(registry, source))
 

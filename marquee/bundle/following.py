@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 
-from marquee.bundle.registry import Pointer, Registry
+from marquee.bundle.registry import NOTHING, Pointer, Registry
 from marquee.errors import MarqueeError
 
 
@@ -17,27 +17,30 @@ def follow(copy: Registry, source: Registry) -> Pointer:
     return pointer
 
 
-def keep_following(copy: Registry, source: Registry, every_s: float) -> None:
-    """Follows until SIGTERM or SIGINT; says each change, and each new problem, which the next look may mend."""
+def keep_following(copy: Registry, source: Registry, every_s: float, *, until_active: bool = False) -> None:
+    """Follows until SIGTERM or SIGINT, or with `until_active` only until the copy has an active bundle.
+
+    Says each change, and each new problem, which the next look may mend.
+    """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     said = ""
     while True:
-        news = _look(copy, source)
+        pointer, news = _look(copy, source)
         if news != said:
             print(news, file=sys.stderr, flush=True)
             said = news
-        if stop.wait(every_s):
+        if (until_active and pointer.active) or stop.wait(every_s):
             return
 
 
-def _look(copy: Registry, source: Registry) -> str:
+def _look(copy: Registry, source: Registry) -> tuple[Pointer, str]:
     try:
         pointer = follow(copy, source)
     except MarqueeError as error:
-        return error.message
+        return NOTHING, error.message
     except OSError as error:
-        return f"{error.filename or source.root}: {error.strerror or error}; looking again"
+        return NOTHING, f"{error.filename or source.root}: {error.strerror or error}; looking again"
     active, standby = pointer.active or "none", pointer.standby or "none"
-    return f"follows generation {pointer.generation}: active {active}, standby {standby}"
+    return pointer, f"follows generation {pointer.generation}: active {active}, standby {standby}"

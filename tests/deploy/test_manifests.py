@@ -262,6 +262,31 @@ def test_headless_services_have_what_clients_and_jobs_ask_for(overlay: str) -> N
 
 
 @overlays
+def test_a_pod_waits_for_an_active_bundle_before_its_service_is_started(overlay: str) -> None:
+    for one, template, _ in serving(everything(overlay)):
+        (first,) = template["spec"]["initContainers"]
+        assert first["command"] == ["python", "-m", "marquee.bundle", "sync"], label(one)
+        assert {"--every=2", "--until-active"} <= set(first["args"]), label(one)
+
+
+@overlays
+def test_the_log_of_a_job_that_failed_is_kept(overlay: str) -> None:
+    """With OnFailure a Job deletes its pod, and what it said, once it gives up."""
+    jobs = [(one, template) for one, template in pods(everything(overlay)) if one["kind"] in ("CronJob", "Job")]
+    assert len(jobs) >= 5
+    for one, template in jobs:
+        assert template["spec"]["restartPolicy"] == "Never", label(one)
+
+
+def test_what_the_gate_refused_is_not_trained_again() -> None:
+    job = named(everything("prod"), "CronJob", "training")["spec"]["jobTemplate"]["spec"]
+    assert job["backoffLimit"] == 0
+    # A pod that a node had to give up says nothing of the data: it is replaced.
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert rule == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
+
+
+@overlays
 def test_under_mtls_nobody_calls_in_the_clear(overlay: str) -> None:
     objects = everything(overlay)
     certificates = {one["spec"]["secretName"] for one in of_kind(objects, "Certificate")}

@@ -39,7 +39,8 @@ class Pod:
         self.local = Registry(folder / "registry")
         folder.mkdir()
         copying = [f"--registry={self.local.root}", f"--from={shared.root}"]
-        subprocess.run(bundle_command("sync", *copying), cwd=ROOT, check=True, timeout=DEADLINE_S, capture_output=True)
+        first = bundle_command("sync", *copying, "--every=0.1", "--until-active")
+        subprocess.run(first, cwd=ROOT, check=True, timeout=DEADLINE_S, capture_output=True)
         self._stack = contextlib.ExitStack()
         self._stack.callback(end, subprocess.Popen(bundle_command("sync", *copying, "--every=0.1"), cwd=ROOT))
         self._process = self._start("--listen=127.0.0.1:0")

@@ -122,10 +122,17 @@ def test_a_time_that_cannot_be_waited_is_refused(text: str, capsys: pytest.Captu
     assert "--every" in capsys.readouterr().err
 
 
+def test_waiting_without_looking_again_is_refused(
+    copy: Registry, source: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sync", f"--registry={copy.root}", f"--from={source.root}", "--until-active"]) == 1
+    assert "say with --every after how many seconds" in capsys.readouterr().err
+
+
 @contextmanager
-def following(copy: Registry, source: Registry) -> Iterator[subprocess.Popen[str]]:
+def following(copy: Registry, source: Registry, *flags: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "marquee.bundle", "sync", f"--registry={copy.root}", f"--from={source.root}"]
-    process = subprocess.Popen([*command, "--every=0.05"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, "--every=0.05", *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
@@ -149,6 +156,19 @@ def test_it_follows_until_sigterm_and_says_each_change_and_problem_once(
         _, rest = process.communicate(timeout=30)
     assert (process.returncode, rest) == (0, "")
     assert copy.read() == source.read()
+
+
+def test_it_waits_for_an_active_bundle_and_ends(copy: Registry, tmp_path: Path, bundles: list[Bundle]) -> None:
+    shared = Registry(tmp_path / "shared")
+    with following(copy, shared, "--until-active") as process:
+        assert process.stderr is not None
+        assert "there is no registry here" in process.stderr.readline()
+        publish(shared.root, bundles[0], activate=False)
+        assert f"active none, standby {bundles[0].id}" in process.stderr.readline()
+        shared.activate(confirm=None)
+        assert f"active {bundles[0].id}" in process.stderr.readline()
+        assert process.wait(30) == 0
+    assert copy.read() == shared.read()
 
 
 def test_a_name_stands_for_every_address_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
