@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from clients.cli.metrics_page import read_page
 
+# Seconds that something took; an age is none of those.
+_TIMES = re.compile(r"(?<!_age)_seconds$")
 _TIMEOUT_S = 2.0
 _LARGEST = 16 << 20
 
@@ -65,10 +68,10 @@ def server_stages(before: Scraped, after: Scraped) -> list[ServerStage]:
 
 
 def read_sums(text: str) -> Sums:
-    """Reads every histogram and summary of seconds; raises ValueError where the text is no page of metrics."""
+    """Reads every histogram and summary of what took time; raises ValueError where the text is no page of metrics."""
     parts: dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, float]] = {}
     for family in text_string_to_metric_families(text):
-        if family.type in ("histogram", "summary") and family.name.endswith("_seconds"):
+        if family.type in ("histogram", "summary") and _TIMES.search(family.name):
             for sample in family.samples:
                 part = sample.name.removeprefix(family.name)
                 if part in ("_sum", "_count"):

@@ -359,6 +359,8 @@ def exposed(total_s: float, count: int) -> str:
         f'# TYPE {name} histogram\n{name}_bucket{{stage="onnx",le="+Inf"}} {count}\n'
         f'{name}_sum{{stage="onnx"}} {total_s}\n{name}_count{{stage="onnx"}} {count}\n'
         "# TYPE other_total counter\nother_total 5\n"
+        # How old something is, is not how long anything took.
+        f"# TYPE event_age_seconds histogram\nevent_age_seconds_count {count}\nevent_age_seconds_sum {1e6 * total_s}\n"
     )
 
 
