@@ -133,7 +133,7 @@ class Processes:
         python: str | Path = sys.executable,
         variables: Mapping[str, str] = {},
     ) -> Child:
-        """Starts `python -m module` in the repository's root; its environment has these variables and none of Marquee's."""
+        """Starts `python -m module` in the repository's root; these variables are added, Marquee's are taken away."""
         stem = self._folder / f"{next(self._numbers):02}-{module}"
         stdout, stderr = Path(f"{stem}.out"), Path(f"{stem}.err")
         with ExitStack() as stack:

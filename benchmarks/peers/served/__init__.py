@@ -1,0 +1,1 @@
+"""What runs in the peers' own environments: each module serves the same model its own way."""
