@@ -113,6 +113,9 @@ _CONNECTIONS = {
         "tls.server_name"
     ),
     "Failed parsing HTTP/2": "what answers at {address} is no gRPC service: check the port",
+    "backend unhealthy": (
+        "the {service} at {address} says that it is not ready: it is starting or stopping; try again, or run two of it"
+    ),
     "lookup failed": "there is no host of the name in {address}: check the spelling, or the DNS",
 }
 

@@ -96,6 +96,34 @@ async def test_one_of_two_is_restarted(fleet: Fleet, service: str, happened: Hap
     happened(load.summary())
 
 
+# What becomes of a call while nobody serves, and a method that is one call of the service.
+AWAY = {"user_encoder": TOP, "retriever": "Unavailable"}
+ONE_CALL = {"user_encoder": AsyncRecommender.encoder_state, "retriever": AsyncRecommender.retriever_state}
+
+
+@promise(
+    "the only replica of a service is restarted (SIGTERM) under load",
+    "what was under way is answered, and the process ends with exit code 0. Until it serves again no call fails where "
+    "it is the encoder: lists are of the most watched, flagged degraded. Without the retriever calls fail as "
+    "Unavailable within their deadlines, which name it. All is right by itself once it serves again",
+)
+@pytest.mark.parametrize("service", SERVICES)
+async def test_the_only_one_is_restarted(fleet: Fleet, service: str, happened: Happened) -> None:
+    replica = fleet.replicas[service][0]
+    async with under_load(fleet, **{service: 1}) as (sdk, load):
+        under_way = [asyncio.ensure_future(ONE_CALL[service](sdk)) for _ in range(24)]
+        # Any of them takes longer than that.
+        await asyncio.sleep(0.002)
+        await asyncio.to_thread(replica.stop)
+        await asyncio.gather(*under_way)
+        await load.until(AWAY[service])
+        await asyncio.to_thread(replica.start)
+        back_s = await load.until(RIGHT)
+    assert set(load.count()) == {RIGHT, AWAY[service]}, load.others()
+    assert all(service in one.about and replica.address in one.about for one in load.others())
+    happened(f"{len(under_way)} under way answered; {load.summary()}; right {back_s:.1f} s after it served again")
+
+
 @promise(
     "the only encoder is killed under load",
     "no call fails: lists are of the most watched, flagged degraded. Once it is started they are right by themselves",

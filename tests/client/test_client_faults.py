@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ import pytest
 from marquee import errors
 from marquee.client import FeatureSource, ShortReason
 from marquee.v1 import catalog_pb2, types_pb2, user_encoder_pb2
+from tests.bundles import make_bundle
 from tests.client.fakes import (
     Act,
     Ask,
@@ -27,6 +29,7 @@ from tests.client.fakes import (
     retriever_on,
     serving,
 )
+from tests.rigs import publish, retriever
 
 
 class TestDegraded:
@@ -155,6 +158,25 @@ class TestDegraded:
         async with serving(add, port=int(encoder.rpartition(":")[2])), asyncio.timeout(30):
             while (await client("recommend", "42")).degraded:
                 pass
+
+
+async def call_until_it_fails(client: Ask) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            await client("retriever_state")
+
+
+async def test_a_service_that_is_stopping_is_said_to_be(make_client: MakeClient, tmp_path: Path) -> None:
+    registry = publish(tmp_path / "registry", make_bundle(tmp_path / "bundle"))
+    async with retriever(registry.root) as rig:
+        address = f"127.0.0.1:{rig.life.port}"
+        client = make_client(address, address)
+        await client("retriever_state")
+        rig.life.health.set_serving(False)
+        with pytest.raises(errors.Unavailable, match=rf"the retriever at {address} says that it is not ready"):
+            await call_until_it_fails(client)
+        rig.life.health.set_serving(True)
+        await client("retriever_state")
 
 
 class TestOverload:
