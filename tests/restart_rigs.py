@@ -22,12 +22,16 @@ _RATE = 100
 
 
 class Counts(NamedTuple):
-    """Says what became of the calls; `retried` is the attempts that were not the first, as the replicas saw them."""
+    """Says what became of the calls; `retried` is the attempts that were not the first, as the replicas saw them.
+
+    `latest_start_s` is how long after its time a call was begun at worst: what the client itself was held up for.
+    """
 
     calls: int
     failed: int
     retried: int
     slowest_s: float
+    latest_start_s: float
     errors: str
 
 
@@ -76,7 +80,7 @@ class _Load:
         self._sdk, self._movie = sdk, movie
         self._calls: set[asyncio.Task[None]] = set()
         self.began = 0
-        self.slowest_s = 0.0
+        self.slowest_s = self.latest_start_s = 0.0
         self.failed: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -84,6 +88,7 @@ class _Load:
         while True:
             due += 1 / _RATE
             await asyncio.sleep(due - time.monotonic())
+            self.latest_start_s = max(self.latest_start_s, time.monotonic() - due)
             self.began += 1
             call = asyncio.ensure_future(self._call())
             self._calls.add(call)
@@ -122,7 +127,7 @@ async def restart(folder: Path, registry: Path, movie: int, rounds: int, deadlin
                 # As a roll-out does: the next one stops when this one has taken up its part.
                 await eventually(partial(_takes_part, stopping))
         errors = "; ".join(f"{times} x {error}" for error, times in load.failed.items())
-    return Counts(load.began, load.failed.total(), retried, load.slowest_s, errors)
+    return Counts(load.began, load.failed.total(), retried, load.slowest_s, load.latest_start_s, errors)
 
 
 async def _takes_part(replica: _Replica) -> bool:

@@ -147,7 +147,12 @@ def module_process(words: Sequence[str], folder: Path, registry: Path, *argument
     """Starts a service by a module of any name, with words of its own before the settings; see `service_process`."""
     port_file = folder / f"port-{time.monotonic_ns()}"
     told = ["--listen=127.0.0.1:0", f"--registry={registry}", f"--port-file={port_file}", *arguments]
-    process = subprocess.Popen(_command(words, told), cwd=ROOT, env=_environment(), stderr=subprocess.PIPE, text=True)
+    command, environment = _command(words, told), _environment()
+    # Linux shares a busy CPU out among sessions (autogroup): in its caller's one, a replica that starts would take it
+    # from those that serve and from their client, as it does not where each has a machine or a container.
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
         yield Process(process, _await_port(process, port_file))
     finally:
