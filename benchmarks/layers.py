@@ -4,7 +4,7 @@ Each answers one rpc as the service has answered one request. What each does:
 
 - transport: gRPC alone; the answer is bytes that were made before.
 - messages: besides, the request is parsed, and the answer made of its fields and written. Nothing is read of the one.
-- engine: besides, ONNX Runtime, FAISS or, for a batch of searches, BLAS does what it did for the service.
+- engine: besides, ONNX Runtime, FAISS or, for batches and long lists, BLAS does what it did for the service.
 
 What the service takes beside the last of them is Python: ours, and NumPy's that ours calls.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -86,8 +86,9 @@ async def _search(registry: Path, method: str, request: Any) -> Answered:
     loaded = spaces.get("")
     flat = noted_searches(loaded.model, loaded.bundle.file(INDEX))
     answer = await _ask(RetrieverServicer(spaces), method, request)
-    multiplied = list(products(loaded.model, request)) if method == BATCH_SEARCH else []
-    return Answered(answer, lambda: [again() for again in (*flat.noted, *multiplied)])
+    vectors = [query.vector for query in request.queries] if method == BATCH_SEARCH else [request.vector]
+    again = flat.noted or list(products(loaded.model, vectors))
+    return Answered(answer, lambda: [search() for search in again])
 
 
 async def _ask(servicer: object, method: str, request: Message) -> Message:
@@ -105,10 +106,10 @@ def noted_searches(model: Retrieval, index: Path) -> NotingFlat:
     return flat
 
 
-def products(model: Retrieval, request: retriever_pb2.BatchSearchRequest) -> Iterator[Callable[[], Floats]]:
-    """Lists the matrix products that a batch of searches is, where nothing is filtered or left out."""
+def products(model: Retrieval, vectors: Sequence[bytes]) -> Iterator[Callable[[], Floats]]:
+    """Lists the matrix products that batches and long lists are, where nothing is filtered or left out."""
     index = model.index
-    queries_QD = np.stack([read_vector(query.vector, index.dimension, "") for query in request.queries])
+    queries_QD = np.stack([read_vector(vector, index.dimension, "") for vector in vectors])
     vectors_ND = index.vectors(index.movie_ids)
     for start in range(0, len(queries_QD), index.together):
         yield partial(np.matmul, queries_QD[start : start + index.together], vectors_ND.T)

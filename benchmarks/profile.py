@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from google.protobuf.message import Message
 
-from benchmarks import rpcs
+from benchmarks import rpcs, search_stages
 from benchmarks.caller import EVENTS
 from benchmarks.flooding import Flooded, median_answer, prime, run_flood, share_of, written
 from benchmarks.layers import BATCH_ENCODE, BATCH_SEARCH, ENCODE, LAYERS, SEARCH
@@ -35,7 +35,7 @@ _PEOPLE, _QUERIES = 256, 64
 _PAIRS, _BLOCK_S = 5, 0.6
 # Stages that a caller in the same process has no need of: it has arrays, and no messages.
 _OF_MESSAGES = frozenset(("parsing", "reading columns", "writing the answer"))
-_ENGINES = frozenset(("ONNX Runtime", "FAISS", "BLAS"))
+_ENGINES = frozenset(("ONNX Runtime", search_stages.ENGINE))
 
 
 class Call(NamedTuple):

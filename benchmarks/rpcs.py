@@ -23,7 +23,7 @@ from marquee.v1 import catalog_pb2, live_features_pb2, retriever_pb2, types_pb2,
 from marquee.v1.live_features_pb2_grpc import LiveFeaturesServiceStub
 from marquee.v1.user_encoder_pb2_grpc import UserEncoderServiceStub
 
-K, BATCH, QUERIES = 100, 32, 64
+K, BATCH, QUERIES = 100, 32, 16
 _PEOPLE = 100
 _EXPLAINED = 10
 _ALIKE = 3

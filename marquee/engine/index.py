@@ -46,6 +46,9 @@ _ALWAYS_SCANNED = 250
 # after which other calls get their turn.
 _TOGETHER = 16
 _PRODUCT = _TOGETHER * 10_000 * 64
+# Up to so many floats for each movie of a list, all scores at once and a partition cost less than FAISS's heap: over
+# 9,742 movies a list of 500 takes 0.44 of the time at 64 dimensions, and 0.59 at 128.
+_FLOATS_A_HIT = 7_000
 # Share of the probes' movies that an index must find, to be taken for the one that was exported.
 _PROBES_FOUND = 0.8
 
@@ -164,9 +167,11 @@ class Index:
         matching = self.matching(allowed_N)
         if matching == 0:
             return Hits(self.movie_ids[:0], np.zeros(0, np.float32))
+        path = self._path(matching, quality)
+        if path == EXACT == self.kind and self._vectors_ND.size <= _FLOATS_A_HIT * k:
+            return self._best_of(self._vectors_ND @ query_D, query_D, k, matching, allowed_N)
         allowed = None if allowed_N is None or matching == self.count else Allowed(allowed_N, matching)
         scan = partial(self._scan, query_D, allowed)
-        path = self._path(matching, quality)
         if path != self.kind:
             self._told(path)
             return self._settle(query_D, k, matching, scan)
@@ -190,13 +195,17 @@ class Index:
         if len(together) > 1:
             scores_QN = queries_QD[together] @ self._vectors_ND.T
             for at, scores_N in zip(together, scores_QN, strict=True):
-                rows = _contenders(scores_N, min(ks[at], counts[at]), allowed[at])
-                found[at] = self._rescore(queries_QD[at], rows, ks[at])[0]
-                self._told(EXACT)
+                found[at] = self._best_of(scores_N, queries_QD[at], ks[at], counts[at], allowed[at])
         return [
             found[at] if at in found else self.search(query_D, ks[at], allowed[at])
             for at, query_D in enumerate(queries_QD)
         ]
+
+    def _best_of(self, scores_N: Floats, query_D: Floats, k: int, matching: int, allowed_N: Mask | None) -> Hits:
+        """Picks from the scores of all movies, which it may overwrite."""
+        self._told(EXACT)
+        rows = _contenders(scores_N, min(k, matching), allowed_N)
+        return self._rescore(query_D, rows, k)[0]
 
     def _is_compared_with_all(self, matching: int) -> bool:
         return self.kind == EXACT and matching > 0 and self._path(matching, Quality.BALANCED) == EXACT

@@ -7,11 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from marquee.engine import index as engine_index
 from marquee.engine.index import Index
 from marquee.engine.kinds import Spec
 from marquee.errors import BundleError
 from marquee.features import Floats, Int64s
 from tests.bundles import draft_of
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["all scores at once", "proposed by FAISS"])
+def long_lists(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over so few movies every list is a long one, unless none is."""
+    if not request.param:
+        monkeypatch.setattr(engine_index, "_FLOATS_A_HIT", 0)
 
 
 def index_of(folder: Path, ids: Int64s, vectors_ND: Floats) -> Index:

@@ -92,6 +92,23 @@ def test_many_searches_find_what_each_finds_to_the_bit(
         assert hits.scores.tobytes() == alone.scores.tobytes()
 
 
+@pytest.mark.parametrize("selectivity", [1.0, 0.95, 0.9])
+def test_a_long_list_begins_as_a_short_one_to_the_bit(
+    world: World, indexes: dict[str, Index], selectivity: float
+) -> None:
+    rng, index = np.random.default_rng(31), indexes[EXACT]
+    # From 23 on, all scores of 10,000 x 16 are compared at once, and FAISS proposes the others.
+    for _ in range(20):
+        query_D = world.query(rng)
+        mask_N = world.mask(rng, selectivity, query_D, 1.0) if selectivity < 1 else None
+        longest = index.search(query_D, 600, mask_N)
+        assert len(longest.movie_ids) == 600
+        for k in (1, 22, 23, 200):
+            found = index.search(query_D, k, mask_N)
+            assert found.movie_ids.tolist() == longest.movie_ids[:k].tolist()
+            assert found.scores.tobytes() == longest.scores[:k].tobytes()
+
+
 def test_ties_at_the_end_of_a_list_go_by_id_in_a_batch_too(tmp_path: Path) -> None:
     """Two thousand equal vectors: whichever the engine proposes, the smallest ids are shown."""
     rng = np.random.default_rng(4)
@@ -111,7 +128,8 @@ def test_what_half_precision_cannot_tell_apart_an_exact_index_does(tmp_path: Pat
     vectors_ND = unit(cosines_N * query_D + np.sqrt(1 - cosines_N**2) * across_ND)
     index = Index(draft_of(tmp_path, np.arange(1, 3001), vectors_ND))
     truth = np.sort(np.round(vectors_ND.astype(np.float64) @ query_D, 6))[::-1]
-    for k in (1, 10, 100, 1000):
+    # Up to 6 FAISS proposes.
+    for k in (1, 3, 6, 10, 100, 1000):
         hits = index.search(query_D, k)
         np.testing.assert_allclose(hits.scores, truth[:k], atol=ROUNDING)
         (many, _) = index.search_many(np.stack([query_D, query_D]), [k, k], [None, None])
