@@ -27,6 +27,7 @@ COMPONENTS = (
     "milvus",
     "training",
     "distributed-training",
+    "served-lists",
     "autoscaling",
     "monitoring",
     "network-policies",

@@ -27,6 +27,7 @@ from tests.deploy.rendering import (
     named,
     of_kind,
     own_components,
+    pod_of,
     pods,
     rendered,
 )
@@ -323,3 +324,20 @@ def test_network_policies_deny_by_default_and_name_pods_that_exist() -> None:
 def test_only_overlays_name_versions() -> None:
     folders = [DEPLOY / "base", DEPLOY / "base" / "workloads", *(DEPLOY / "components").iterdir()]
     assert [folder for folder in folders if "images" in kustomization(folder)] == []
+
+
+@overlays
+def test_served_lists_meet_on_one_volume(overlay: str) -> None:
+    objects = everything(overlay)
+    job = named(objects, "CronJob", "served-report")
+    folders = [
+        (template, container, environment(objects, container)["MARQUEE_SERVED_FOLDER"])
+        for _, template, container in serving(objects)
+    ]
+    (report,) = pod_of(job)["spec"]["containers"]
+    (folder,) = (word.removeprefix("--served=") for word in report["args"] if word.startswith("--served="))
+    assert len(folders) >= 4, "the canary's, too"
+    for template, container, path in [*folders, (pod_of(job), report, folder)]:
+        (name,) = (mount["name"] for mount in container["volumeMounts"] if mount["mountPath"] == path)
+        (volume,) = (one for one in template["spec"]["volumes"] if one["name"] == name)
+        assert volume["persistentVolumeClaim"] == {"claimName": "served"}, label(job)
