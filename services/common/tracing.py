@@ -64,12 +64,14 @@ class _Recording:
 
     def counted(self, kinds: Kinds, kind: str, times: int) -> None:
         """Adds to a number."""
-        self._counts[f"marquee.{kinds.name}.{kind}"] += times
+        self._counts[f"marquee.{kinds.name}.{kind.replace(' ', '_')}"] += times
 
     def end(self, code: grpc.StatusCode | None, request_id: str) -> None:
         """Ends the span; no code is OK."""
-        self._span.set_attributes({**self._counts, "marquee.request_id": request_id})
+        self._span.set_attributes(self._counts)
         self._span.set_attribute("rpc.response.status_code", "OK" if code is None else code.name)
+        if request_id:
+            self._span.set_attribute("marquee.request_id", request_id)
         if code in _FAULTS:
             self._span.set_status(StatusCode.ERROR)
         self._span.end()

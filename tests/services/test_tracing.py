@@ -34,6 +34,7 @@ RECORDED, NOT_RECORDED = f"00-{TRACE}-{CALLER}-01", f"00-{TRACE}-{CALLER}-00"
 NOWHERE = "http://127.0.0.1:1"
 WHO = "marked-person-ada"
 SIZES = Kinds("sizes", "Answers by size.", "size")
+VERY_SMALL = "very small"
 
 
 @pytest.fixture
@@ -44,8 +45,8 @@ def collector() -> Iterator[Collector]:
 
 async def answer(request: bytes, context: object) -> bytes:
     BATCH_SIZE.observe(3)
-    SIZES.count("small", 2)
-    SIZES.count("small")
+    SIZES.count(VERY_SMALL, 2)
+    SIZES.count(VERY_SMALL)
     with stage("first"):
         await asyncio.sleep(0)
     with stage("second"):
@@ -163,7 +164,7 @@ async def test_what_is_said_of_a_call_and_what_became_of_it_is_in_its_span(
         "Fail": ("INTERNAL", True),
         "Never": ("DEADLINE_EXCEEDED", True),
     }
-    assert calls["Answer"].attributes.items() >= {"marquee.batch_size": 3.0, "marquee.sizes.small": 3}.items()
+    assert calls["Answer"].attributes.items() >= {"marquee.batch_size": 3.0, "marquee.sizes.very_small": 3}.items()
     assert [span.name for span in collector.spans if span.parent == calls["Answer"].id] == ["first", "second"]
     assert all(WHO not in str(span.message) and not span.message.events for span in collector.spans)
 
