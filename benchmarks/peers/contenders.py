@@ -56,13 +56,9 @@ PEERS = (
         "ray",
         grpc=True,
         together=(False, True),
-        # What its documentation names for throughput.
         variables={
+            # Stands for all settings that its documentation names for throughput.
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-            "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-            "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-            "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
-            "RAY_SERVE_LOG_TO_STDERR": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
             # All of it listens on loopback only, and tokens would cost each call something.
             "RAY_AUTH_MODE": "disabled",

@@ -55,26 +55,33 @@ class Figures:
 
 
 class _Flood:
-    """Makes a call due whenever fewer than IN_FLIGHT are under way."""
+    """Makes a call due whenever fewer than IN_FLIGHT are under way, for some seconds."""
 
-    def due(self, began: float, now: float, begun: int, ended: int) -> list[float]:
-        return [now] * (IN_FLIGHT - (begun - ended))
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
 
-    def next_due(self, began: float, begun: int) -> None:
-        return None
+    def due(self, passed: float, begun: int, ended: int) -> list[float]:
+        """Says when calls were due that have not begun, in seconds from the start."""
+        return [passed] * (IN_FLIGHT - (begun - ended)) if passed < self._seconds else []
+
+    def next_due(self, begun: int) -> None:
+        """Says that the next call is due when another has ended."""
 
 
 class _Pace:
-    """Makes calls due at a fixed rate."""
+    """Makes so many calls a second due, for some seconds; none is left out where this process was late."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, seconds: float) -> None:
         self._rate = rate
+        self._total = round(rate * seconds)
 
-    def due(self, began: float, now: float, begun: int, ended: int) -> list[float]:
-        return [self.next_due(began, number) for number in range(begun, int((now - began) * self._rate) + 1)]
+    def due(self, passed: float, begun: int, ended: int) -> list[float]:
+        """Says when calls were due that have not begun, in seconds from the start."""
+        return [number / self._rate for number in range(begun, min(self._total, int(passed * self._rate) + 1))]
 
-    def next_due(self, began: float, begun: int) -> float:
-        return began + begun / self._rate
+    def next_due(self, begun: int) -> float | None:
+        """Says when the next call is due; None where there is none."""
+        return begun / self._rate if begun < self._total else None
 
 
 class Load:
@@ -97,29 +104,31 @@ class Load:
 
     def flood(self, seconds: float) -> Figures:
         """Keeps IN_FLIGHT calls in flight for some seconds."""
-        return self._figures(_Flood(), seconds)
+        return self._figures(_Flood(seconds))
 
     def pace(self, rate: float, seconds: float) -> Figures:
         """Begins `rate` calls a second for some seconds, answered or not."""
-        return self._figures(_Pace(rate), seconds)
+        return self._figures(_Pace(rate, seconds))
 
-    def _figures(self, schedule: _Flood | _Pace, seconds: float) -> Figures:
+    def _figures(self, schedule: _Flood | _Pace) -> Figures:
         self._due, self._ended = [], []
         cpu, began = time.process_time(), time.perf_counter()
-        self._run(schedule, began, began + seconds)
+        self._run(schedule, began)
         passed = time.perf_counter() - began
         return self._checked(passed, (time.process_time() - cpu) / passed)
 
-    def _run(self, schedule: _Flood | _Pace, began: float, until: float) -> None:
-        """Begins what is due until then, and waits for what has begun."""
+    def _run(self, schedule: _Flood | _Pace, began: float) -> None:
+        """Begins calls when they are due, and waits for all that have begun."""
         waiting: deque[int] = deque()
-        while (now := time.perf_counter()) < until or len(self._ended) < len(self._due):
-            if now < until:
-                due = schedule.due(began, now, len(self._due), len(self._ended))
-                waiting.extend(range(len(self._due), len(self._due) + len(due)))
-                self._due += due
+        while True:
+            due = schedule.due(time.perf_counter() - began, len(self._due), len(self._ended))
+            waiting.extend(range(len(self._due), len(self._due) + len(due)))
+            self._due += [began + each for each in due]
             self._begin(waiting)
-            self._receive(schedule.next_due(began, len(self._due)) if now < until else None)
+            next_due = schedule.next_due(len(self._due))
+            if next_due is None and len(self._ended) == len(self._due):
+                return
+            self._receive(None if next_due is None else began + next_due)
 
     def _begin(self, waiting: deque[int]) -> None:
         for wire in self._wires:

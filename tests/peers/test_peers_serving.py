@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from marquee.features import RATED
 from marquee.v1.user_encoder_pb2 import EncodeRequest
 from tests.bundles import make_bundle
 from tests.encoder_rigs import Row, columns
-from tests.rigs import publish
+from tests.rigs import DEADLINE_S, publish
 
 _PEOPLE = 3
 # Every third id is a movie in these bundles.
@@ -111,14 +112,16 @@ def test_a_held_server_stands_still_with_all_that_it_started() -> None:
         pids = tree(process.pid)
         assert len(pids) == 2
         with held(process.pid):
-            assert {_state(pid) for pid in pids} == {"T"}
-        assert "T" not in {_state(pid) for pid in pids}
+            _await_states(pids, lambda states: states == {"T"})
+        _await_states(pids, lambda states: "T" not in states)
         send(pids, signal.SIGKILL)
     send(pids, signal.SIGKILL)
 
 
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+def _await_states(pids: list[int], wanted: Callable[[set[str]], bool]) -> None:
+    ends_at = time.monotonic() + DEADLINE_S
+    while not wanted({Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in pids}):
+        assert time.monotonic() < ends_at
 
 
 def test_an_environment_is_made_anew_only_when_its_pins_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

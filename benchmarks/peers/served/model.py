@@ -152,7 +152,8 @@ def tower_of(columns: Mapping[str, Any]) -> TowerInput:
 
 def packed_tower(tower: TowerInput) -> bytes:
     """Writes one person's tower input as bytes."""
-    return b"".join(column[0].astype(kind).tobytes() for column, kind in zip(tower, _TYPES, strict=True))
+    columns: Sequence[Any] = tower
+    return b"".join(column[0].astype(kind).tobytes() for column, kind in zip(columns, _TYPES, strict=True))
 
 
 def unpacked_tower(packed: bytes) -> TowerInput:
