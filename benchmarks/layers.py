@@ -87,7 +87,7 @@ async def _search(registry: Path, method: str, request: Any) -> Answered:
     flat = noted_searches(loaded.model, loaded.bundle.file(INDEX))
     answer = await _ask(RetrieverServicer(spaces), method, request)
     vectors = [query.vector for query in request.queries] if method == BATCH_SEARCH else [request.vector]
-    again = flat.noted or list(products(loaded.model, vectors))
+    again: Sequence[Callable[[], object]] = flat.noted or list(products(loaded.model, vectors))
     return Answered(answer, lambda: [search() for search in again])
 
 
