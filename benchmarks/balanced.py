@@ -22,6 +22,7 @@ from typing import Any
 import grpc.aio
 
 from marquee.client.channels import OPTIONS
+from marquee.v1.user_encoder_pb2 import EncodeResponse
 
 _METHOD = "/marquee.v1.UserEncoderService/Encode"
 _WARM_UP = 32
@@ -30,7 +31,7 @@ _WARM_UP = 32
 async def measure(
     addresses: Sequence[str], requests: Sequence[bytes], arrive_s: Sequence[float], deadline_s: float, clients: int
 ) -> dict[str, Any]:
-    """Begins calls at their moments; returns the seconds of those answered, and how many ended in which other way."""
+    """Begins calls at their moments; returns the seconds of those answered, and counts of what else there is to say."""
     seconds: list[float] = []
     ended: Counter[str] = Counter()
     async with AsyncExitStack() as stack:
@@ -44,11 +45,17 @@ async def measure(
 
         async def ask(call: Any, request: bytes, due: float) -> None:
             try:
-                await call(request, timeout=max(0.0, due + deadline_s - time.perf_counter()))
+                answer = await call(request, timeout=max(0.0, due + deadline_s - time.perf_counter()))
             except grpc.aio.AioRpcError as error:
                 ended[error.code().name] += 1
             else:
-                seconds.append(time.perf_counter() - due)
+                taken_s = time.perf_counter() - due
+                if taken_s > deadline_s:
+                    ended["late"] += 1
+                    return
+                seconds.append(taken_s)
+                # Made without the store, and so in another time.
+                ended["degraded"] += EncodeResponse.FromString(answer).degraded
 
         began = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
@@ -56,7 +63,7 @@ async def measure(
                 # Also where it is late: what has come must be read.
                 await asyncio.sleep(max(0.0, began + after_s - time.perf_counter()))
                 tasks.create_task(ask(call, request, began + after_s))
-    return {"seconds": seconds, "ended": dict(ended)}
+    return {"seconds": seconds, "ended": dict(+ended)}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from benchmarks.replicas import Outcome, Seconds, Setup, arrivals, simulate
 from marquee.errors import ConfigError, Overloaded
 from services.common.limiter import INTERACTIVE, Lane
 
-CALLS = 200_000
+CALLS = 80_000
 ONE = Setup(replicas=1, waiting=CALLS)
 
 
