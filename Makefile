@@ -15,8 +15,10 @@ TORCH := $(PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)' --no-deps) torc
 LOCK := $(BIN)/uv pip compile --quiet pyproject.toml --constraint constraints.txt --generate-hashes --no-annotate \
 	--python-version 3.11.3 --python-platform linux --custom-compile-command 'make lock'
 
+PEERS_FLAGS = $(if $(ENVIRONMENTS),--environments "$$ENVIRONMENTS")
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test report lint format protos bench bench-growth images lock clean
+.PHONY: help setup demo up test report lint format protos bench bench-growth bench-peers images lock clean
 
 help: ## List the commands.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -70,6 +72,11 @@ bench: $(STAMP) ## Measure the project's own ratios, and what moved since the la
 
 bench-growth: $(STAMP) ## Measure how figures grow with movies, people and histories; a quarter of an hour.
 	@$(BIN)/python -m benchmarks.growth
+
+bench-peers: $(STAMP) ## Measure beside what people would pick instead; ENVIRONMENTS=<folder> keeps the peers' environments.
+	@$(BIN)/python -m benchmarks.peers $(PEERS_FLAGS)
+	@$(BIN)/python -m benchmarks.peers_retrieval $(PEERS_FLAGS)
+	@$(BIN)/python -m benchmarks.peers_training $(PEERS_FLAGS)
 
 images: ## Build the images on a base made here, run each, print their sizes: as root, with buildah and debootstrap.
 	@PYTHON='$(PYTHON)' sh deploy/try_images.sh

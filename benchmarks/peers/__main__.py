@@ -7,25 +7,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import grpc
 
-from benchmarks.caller import draw_users, newest_events
-from benchmarks.machine import facts, first_cores, shares
+from benchmarks.caller import EVENTS, draw_users, newest_events
+from benchmarks.machine import first_cores, shares
 from benchmarks.peers.contenders import PEERS
 from benchmarks.peers.environments import python_of
 from benchmarks.peers.measuring import Bench, Pace, measure
 from benchmarks.peers.questions import Question, question_of
 from benchmarks.peers.served.model import Model
 from benchmarks.peers.serving import Place
-from benchmarks.processes import BenchmarkFailed, Processes, interrupt_once
-from benchmarks.report import check_writable, markdown, write_json, write_text
-from benchmarks.work import Work, describe_data, obtain_data, publish, say
-from marquee.errors import MarqueeError
+from benchmarks.processes import BenchmarkFailed, Processes
+from benchmarks.report import Row
+from benchmarks.standalone import add_environments, run_standalone
+from benchmarks.work import Work, obtain_data, publish, say
 from marquee.v1.live_features_pb2_grpc import LiveFeaturesServiceStub
 from marquee.v1.user_encoder_pb2 import EncodeRequest
 
@@ -34,17 +33,18 @@ _WARM_UP_S = 0.5
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns its exit code: 1 where a peer could not be measured, too."""
+    """Runs the command line; returns its exit code: 1 also where a peer could not be installed."""
     options = _parser().parse_args(arguments)
-    interrupt_once()
-    try:
-        return _run(options)
-    except MarqueeError as error:
-        print(f"benchmarks.peers: {error.message}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("benchmarks.peers: interrupted; everything that was started has stopped", file=sys.stderr)
-        return 130
+    pythons: dict[str, Path] = {}
+
+    def run(folder: Path, processes: Processes) -> list[Row]:
+        pythons.update(_environments(options.only, options.environments or folder / "environments"))
+        work = Work(folder, obtain_data(options.data, folder, processes), processes)
+        pace = Pace(options.pairs, options.seconds, _WARM_UP_S)
+        return _measure(work, pythons, pace)
+
+    data = f"people's {EVENTS} newest events of {options.data or 'the data that make demo takes'}"
+    return run_standalone(options.out, data, run) or int(len(pythons) < len(options.only))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,12 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", default="", help='folder in MovieLens format, or "sample" (default: the best there is)'
     )
-    parser.add_argument(
-        "--environments",
-        type=Path,
-        metavar="DIR",
-        help="folder that keeps the peers' environments for the next time (default: they are removed)",
-    )
+    add_environments(parser)
     parser.add_argument(
         "--only", nargs="+", choices=_BY_ENVIRONMENT, default=list(_BY_ENVIRONMENT), help="peers to measure (all)"
     )
@@ -72,23 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> int:
-    check_writable(options.out)
-    where = facts()
-    with tempfile.TemporaryDirectory(prefix="marquee-bench-") as name, Processes(Path(name)) as processes:
-        folder = Path(name)
-        pythons = _environments(options.only, options.environments or folder / "environments")
-        work = Work(folder, obtain_data(options.data, folder, processes), processes)
-        place = Place(work, first_cores(1), pythons, _questions(work))
-        bench = Bench(place, shares().caller, Pace(options.pairs, options.seconds, _WARM_UP_S))
-        rows = measure(bench, [_BY_ENVIRONMENT[each] for each in pythons])
-        data = describe_data(work)
-    table = markdown(where, data, rows)
-    print(table)
-    write_text(options.out.with_suffix(".md"), table)
-    write_json(options.out, where, data, rows)
-    say(f"wrote {options.out}, and Markdown beside it")
-    return 0 if len(pythons) == len(options.only) else 1
+def _measure(work: Work, pythons: Mapping[str, Path], pace: Pace) -> list[Row]:
+    place = Place(work, first_cores(1), pythons, _questions(work))
+    return measure(Bench(place, shares().caller, pace), [_BY_ENVIRONMENT[name] for name in pythons])
 
 
 def _environments(names: Sequence[str], folder: Path) -> dict[str, Path]:

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 
     work: Work
     cores: Cores
-    pythons: dict[str, Path]
+    pythons: Mapping[str, Path]
     questions: Sequence[Question]
 
 
