@@ -130,7 +130,7 @@ def _hand_over(data: Path, handed: Path) -> Split:
 
 def _sasrec(loss: str, handed: Path, split: Split, found: Mapping[str, Any]) -> Learned:
     seconds, validation = found["seconds"], split.validation.sample(CURVE_QUERIES)
-    ends_s = np.cumsum(seconds).tolist()
+    ends_s = (found["start_s"] + np.cumsum(seconds)).tolist()
     recalls = [_tested(validation, handed / sasrec.lists_file(loss, number))[0] for number in range(len(seconds))]
     recall, ndcg = _tested(split.test, handed / sasrec.lists_file(loss, "test"))
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
