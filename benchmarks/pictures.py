@@ -42,21 +42,23 @@ def draw_profile(path: Path, rows: Sequence[Row]) -> bool:
 
     What noise made negative is drawn as nothing.
     """
-    stacks = {row.measured: row.parts for row in rows if row.parts}
-    if not stacks:
+    drawn = [row for row in rows if row.parts]
+    if not drawn:
         return False
-    parts = list(dict.fromkeys(part for stack in stacks.values() for part in stack))
+    stacks = {row.measured: row.parts for row in drawn}
+    parts = list(dict.fromkeys(part for row in drawn for part in row.parts))
     figure, axes = canvas(9.5, 1.6 + 0.5 * len(stacks))
     left = dict.fromkeys(stacks, 0.0)
     for part, colour in zip(parts, _COLOURS, strict=False):
         widths = [max(0.0, stack.get(part, 0.0)) for stack in stacks.values()]
         axes.barh(list(stacks), widths, left=list(left.values()), color=colour, height=0.62, label=part)
         left = {name: start + width for (name, start), width in zip(left.items(), widths, strict=True)}
-    for at, total in enumerate(left.values()):
-        axes.annotate(f"{total:,.0f}", (total, at), xytext=(4, 0), textcoords="offset points", va="center")
+    for at, row in enumerate(drawn):
+        end = (left[row.measured], at)
+        axes.annotate(f"{row.value:,.0f}", end, xytext=(4, 0), textcoords="offset points", va="center")
     axes.set_xlim(0, 1.08 * max(left.values()))
     axes.invert_yaxis()
-    axes.set(title="Where the time goes", xlabel="µs: a server's CPU a call, and in process wall time")
+    axes.set(title="Where the time goes", xlabel="µs of CPU")
     axes.grid(visible=False, axis="y")
     figure.legend(loc="outside lower center", ncols=3)
     write_png(Chart(path.stem, "Where the time goes", figure), path.parent)

@@ -54,10 +54,12 @@ def measure(work: Work) -> list[Row]:
     cores = shares()
     with work.processes.serve("services.user_encoder", *work.arguments(_ENCODER), cores=cores.servers) as encoder:
         material = rpcs.gather(work, encoder)
-    rows = [_cost(work, cores, call) for call in _calls(material)]
-    rows += _in_process(work, cores, material)
-    rows += _floors(work, cores, _ENCODER, rpcs.of_encoder(material))
-    return rows + _floors(work, cores, _RETRIEVER, rpcs.of_retriever(material))
+    divided = [*(_cost(work, cores, call) for call in _calls(material)), *_in_process(work, cores, material)]
+    return [
+        *sorted(divided, key=lambda row: "Search" in row.measured),
+        *_floors(work, cores, _ENCODER, rpcs.of_encoder(material)),
+        *_floors(work, cores, _RETRIEVER, rpcs.of_retriever(material)),
+    ]
 
 
 def _calls(material: Material) -> list[Call]:
@@ -132,7 +134,7 @@ def _in_process(work: Work, cores: Shares, material: Material) -> list[Row]:
 def _staged(what: str, stages: Mapping[str, float]) -> Row:
     own = {stage: us for stage, us in stages.items() if stage not in _OF_MESSAGES}
     whole, engine = sum(own.values()), sum(us for stage, us in own.items() if stage in _ENGINES)
-    beside = "wall time, without messages: " + ", ".join(f"{stage} {us:.1f}" for stage, us in own.items())
+    beside = "CPU, without messages: " + ", ".join(f"{stage} {us:.1f}" for stage, us in own.items())
     return Row("profile", what, whole, "µs", None, beside, parts={ENGINE: engine, PYTHON: whole - engine})
 
 
