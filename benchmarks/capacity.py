@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.growth_figures import FIGURES, Figures, read_figures
 from benchmarks.replicas import Setup, arrivals, simulate
+from benchmarks.towers import POOLED, TOWERS
 from marquee.errors import ConfigError, MarqueeError
 
 # Of a node's memory, so that a Redis can copy itself and a Milvus can load beside.
@@ -40,11 +41,11 @@ class Demand:
 
     users: int = _asked(MISSING, "people with events in the store", 1)
     movies: int = _asked(MISSING, "movies of the catalogue", 1)
-    rps: float = _asked(MISSING, "lists a second at the busiest time; each is an Encode and a Search", above=True)
+    rps: float = _asked(MISSING, "lists a second at the busiest time; each is an Encode and a Search", 0.001)
     events_per_user: float = _asked(100.0, "events that the store keeps of a person, on average")
     list_length: int = _asked(10, "movies of a list", 1)
     records_per_list: float = _asked(1.0, "events recorded for each list")
-    tower: str = _asked("pooled", "user tower: pooled or sequence")
+    tower: str = _asked(POOLED, "user tower: pooled or sequence")
     utilisation: float = _asked(0.6, "part of its core that a pod may be busy at the busiest time, below 1", above=True)
     spare: int = _asked(1, "pods of each service beyond what is needed")
     bundles: int = _asked(3, "bundles that a pod holds: active, standby, one that loads", 1)
@@ -64,8 +65,8 @@ class Demand:
         for each in fields(self):
             if each.name != "tower":
                 yield from _problem(each.metadata, _flag(each.name), getattr(self, each.name), whole=each.type == "int")
-        if self.tower not in ("pooled", "sequence"):
-            yield f"--tower is {self.tower!r}; name pooled or sequence"
+        if self.tower not in TOWERS:
+            yield f"--tower is {self.tower!r}; name {' or '.join(TOWERS)}"
         if self.utilisation >= 1:
             yield f"--utilisation is {self.utilisation:g}; a queue before a full core has no end: name a part below 1"
         if self.mean_load > 1:
