@@ -8,14 +8,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import grpc
 
 from benchmarks.caller import EVENTS, draw_users, newest_events
 from benchmarks.machine import first_cores, shares
-from benchmarks.peers.contenders import PEERS
+from benchmarks.peers.contenders import PEERS, Contender
 from benchmarks.peers.environments import python_of
 from benchmarks.peers.measuring import Bench, Pace, measure
 from benchmarks.peers.questions import Question, question_of
@@ -33,18 +33,21 @@ _WARM_UP_S = 0.5
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns its exit code: 1 also where a peer could not be installed."""
+    """Runs the command line; returns its exit code: 1 also where a peer could not be measured."""
     options = _parser().parse_args(arguments)
-    pythons: dict[str, Path] = {}
+    left_out = _LeftOut()
 
-    def run(folder: Path, processes: Processes) -> list[Row]:
-        pythons.update(_environments(options.only, options.environments or folder / "environments"))
+    def run(folder: Path, processes: Processes) -> Iterator[Row]:
+        peers = [_BY_ENVIRONMENT[name] for name in options.only]
+        pythons = _environments(peers, options.environments or folder / "environments", left_out)
         work = Work(folder, obtain_data(options.data, folder, processes), processes)
+        place = Place(work, first_cores(1), pythons, _questions(work))
         pace = Pace(options.pairs, options.seconds, _WARM_UP_S)
-        return _measure(work, pythons, pace)
+        bench = Bench(place, shares().caller, pace, left_out)
+        yield from measure(bench, [peer for peer in peers if peer.environment in pythons])
 
     data = f"people's {EVENTS} newest events of {options.data or 'the data that make demo takes'}"
-    return run_standalone(options.out, data, run) or int(len(pythons) < len(options.only))
+    return run_standalone(options.out, data, run) or int(bool(left_out.names))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,19 +70,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(work: Work, pythons: Mapping[str, Path], pace: Pace) -> list[Row]:
-    place = Place(work, first_cores(1), pythons, _questions(work))
-    return measure(Bench(place, shares().caller, pace), [_BY_ENVIRONMENT[name] for name in pythons])
+class _LeftOut:
+    """Remembers which peers could not be measured, and says why."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __call__(self, peer: Contender, error: BenchmarkFailed) -> None:
+        self.names.append(peer.name)
+        say(f"{peer.name} is left out: {error.message}")
 
 
-def _environments(names: Sequence[str], folder: Path) -> dict[str, Path]:
-    """Makes the environments; a peer that cannot be installed is told of and left out."""
+def _environments(peers: Sequence[Contender], folder: Path, left_out: _LeftOut) -> dict[str, Path]:
+    """Makes the environments of those that can be installed; returns the Python of each."""
     pythons = {}
-    for name in names:
+    for peer in peers:
         try:
-            pythons[name] = python_of(name, folder)
+            pythons[peer.environment] = python_of(peer.environment, folder)
         except BenchmarkFailed as error:
-            say(f"{_BY_ENVIRONMENT[name].name} is left out: {error.message}")
+            left_out(peer, error)
     return pythons
 
 

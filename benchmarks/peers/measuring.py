@@ -52,27 +52,35 @@ class Pair(NamedTuple):
 
 
 class Bench(NamedTuple):
-    """Is where and how long to measure."""
+    """Is where and how long to measure, and whom to tell of a peer that cannot be."""
 
     place: Place
     caller: Cores
     pace: Pace
+    left_out: Callable[[Contender, BenchmarkFailed], None]
 
 
-def measure(bench: Bench, peers: Sequence[Contender]) -> list[Row]:
-    """Measures Marquee beside these peers."""
-    trials = {
-        (contender, way): _try(bench, contender, way)
-        for contender in (OURS, *peers)
-        for whole in (True, False)
-        for way in [Way(whole, together) for together in contender.together]
-    }
-    rate = common_rate([trials[peer, best_way(trials, peer, whole)].rate for peer in peers for whole in (True, False)])
-    rows = [row for contender in (OURS, *peers) for row in _alone(trials, contender)]
-    for whole in (True, False):
-        for peer in peers:
-            rows += _beside(bench, peer, whole, trials, rate)
-    return rows
+def measure(bench: Bench, peers: Sequence[Contender]) -> Iterator[Row]:
+    """Measures Marquee beside these peers; one that does not serve is told of and left out."""
+    trials = dict(_tries(bench, OURS))
+    measured = []
+    for peer in peers:
+        try:
+            trials |= _tries(bench, peer)
+            measured.append(peer)
+        except BenchmarkFailed as error:
+            bench.left_out(peer, error)
+    for contender in (OURS, *measured):
+        yield from _alone(trials, contender)
+    every = [(peer, whole) for whole in (True, False) for peer in measured]
+    rate = common_rate([trials[peer, best_way(trials, peer, whole)].rate for peer, whole in every])
+    for peer, whole in every:
+        yield from _beside(bench, peer, whole, trials, rate)
+
+
+def _tries(bench: Bench, contender: Contender) -> Trials:
+    ways = [Way(whole, together) for whole in (True, False) for together in contender.together]
+    return {(contender, way): _try(bench, contender, way) for way in ways}
 
 
 def _try(bench: Bench, contender: Contender, way: Way) -> Trial:
@@ -90,7 +98,7 @@ def best_way(trials: Trials, contender: Contender, whole: bool) -> Way:
 
 def common_rate(rates: Sequence[float]) -> int:
     """Finds a rate that everyone takes: half of the slowest's, in tens."""
-    return max(10, math.floor(min(rates) / 20) * 10)
+    return max(10, math.floor(min(rates, default=0) / 20) * 10)
 
 
 def _beside(bench: Bench, peer: Contender, whole: bool, trials: Trials, rate: int) -> Iterator[Row]:
@@ -98,11 +106,14 @@ def _beside(bench: Bench, peer: Contender, whole: bool, trials: Trials, rate: in
     what = f"{_WORK[whole]}, against {_named(peer, way)}"
     say(what)
     higher = int(trials[peer, way].rate / 20) * 10
-    rates = [rate, higher] if whole and higher >= _FASTER * rate else [rate]
+    rates = {"the rate that everybody takes": rate}
+    if whole and higher >= _FASTER * rate:
+        rates["half of what the peer answers"] = higher
     with serving(bench.place, OURS, ours_way) as ours, serving(bench.place, peer, way) as theirs:
         yield throughput(what, peer.goal, _pairs(bench, ours, theirs, lambda load: load.flood(bench.pace.block_s)))
-        for each in rates:
-            yield _latency(what, each, _pairs(bench, ours, theirs, partial(_paced, each, bench.pace.block_s)))
+        for words, each in rates.items():
+            pairs = _pairs(bench, ours, theirs, partial(_paced, each, bench.pace.block_s))
+            yield _latency(f"{what}: p99 at {words}", each, pairs)
 
 
 def _paced(rate: int, seconds: float, load: Load) -> Figures:
@@ -138,12 +149,11 @@ def throughput(what: str, goal: float, pairs: Sequence[Pair]) -> Row:
     return Row("peers", name, value, "×", goal, beside, details, at_least=True, readings=ratios)
 
 
-def _latency(what: str, rate: int, pairs: Sequence[Pair]) -> Row:
+def _latency(name: str, rate: int, pairs: Sequence[Pair]) -> Row:
     ratios = [_percentile([pair.ours], 99) / _percentile([pair.peer], 99) for pair in pairs]
     told = [_words([figures[side] for figures in pairs]) for side in (0, 1)]
-    beside = f"{spread(ratios)}; p50 and p99 {told[0]}, and {told[1]}; {_client(pairs)}"
+    beside = f"{spread(ratios)}; {rate:,} calls/s; p50 and p99 {told[0]}, and {told[1]}; {_client(pairs)}"
     details = {"rate": rate, "failed": _failures(pairs)}
-    name = f"{what}: p99 at {rate:,} calls/s"
     return Row("peers", name, statistics.median(ratios), "×", 1.0, beside, details, readings=ratios)
 
 

@@ -22,7 +22,7 @@ from benchmarks.peers.questions import Question, json_form, question_of, rpc_for
 from benchmarks.peers.served.model import Asked, Model, Settings, message_of, packed_tower, tower_of, unpacked_tower
 from benchmarks.peers.serving import Place, Way, serving
 from benchmarks.peers.trees import held, memory_of, send, tree
-from benchmarks.processes import ANY_CORE, ROOT, Processes
+from benchmarks.processes import ANY_CORE, ROOT, BenchmarkFailed, Processes
 from benchmarks.work import Work
 from marquee.features import RATED
 from marquee.v1.user_encoder_pb2 import EncodeRequest
@@ -65,6 +65,15 @@ def test_marquee_answers_right_and_leaves_nothing_behind(work: Work, questions: 
     assert figures.ms.size == 20
     assert server.ready_s > 0
     assert memory_of(pids) == 0
+
+
+def test_a_contender_that_ends_by_itself_is_told_of(work: Work, questions: list[Question]) -> None:
+    nobody = Contender("Nobody", "benchmarks.peers.served.nobody")
+    with (
+        pytest.raises(BenchmarkFailed, match=r"nobody` ended with exit code 1.*No module named"),
+        serving(Place(work, ANY_CORE, {}, questions), nobody, Way(whole=True)),
+    ):
+        raise AssertionError
 
 
 def test_together_or_alone_from_json_or_a_message_the_vectors_are_the_same(
