@@ -13,7 +13,7 @@ import pytest
 
 from tests.contract.compiled import ROOT
 
-MAX_TARGETS = 12
+MAX_TARGETS = 15
 
 # Each pattern is written so that it does not find itself.
 FORBIDDEN = {
