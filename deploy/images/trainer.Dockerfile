@@ -12,6 +12,8 @@ COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY marquee marquee
 # In the versions that are tested; the gate needs what the services need.
 RUN pip --python /site/bin/python install --no-cache-dir --only-binary :all: --constraint constraints.txt '.[training,encoder,retriever]'
+# implicit looks for OpenMP in the system, which the base has not; PyTorch brings one along.
+RUN ln -s "$(find /site/lib -name 'libgomp*.so.1' -path '*/torch/lib/*')" /site/lib/libgomp.so.1
 
 FROM ${BASE}
 ARG REVISION=unknown
@@ -23,6 +25,7 @@ LABEL org.opencontainers.image.title="marquee-trainer" \
       org.opencontainers.image.revision="${REVISION}"
 # Without it this build of ONNX Runtime begins its maker's telemetry, and complains on stderr that it cannot store an id.
 ENV ORT_DISABLE_TELEMETRY=1 \
+    LD_LIBRARY_PATH=/site/lib \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     PATH=/site/bin:${PATH}

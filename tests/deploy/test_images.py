@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,15 @@ def test_an_image_is_small_and_runs_as_nobody(image: Path) -> None:
     assert all(("--require-hashes" in line) == (image.stem in HASHED) for line in installs)
     assert ("torch" in text) == (image.stem == "trainer")
     assert ("ORT_DISABLE_TELEMETRY=1" in last) == (image.stem in RUNS_ONNX)
+
+
+def test_openmp_is_where_the_trainer_looks_for_it() -> None:
+    """A slim base has no libgomp, and implicit brings none along: the image ended at its first import."""
+    packages, _, last = (DEPLOY / "images" / "trainer.Dockerfile").read_text().rpartition("FROM ")
+    made = re.search(r"^RUN ln -s .* -name '(\S+)' -path '\*/(\S+)/\*'.* (\S+)/libgomp\.so\.1$", packages, re.MULTILINE)
+    assert made is not None
+    assert f"LD_LIBRARY_PATH={made[3]} " in last
+    assert len(list(Path(sysconfig.get_path("platlib"), made[2]).glob(made[1]))) == 1
 
 
 @images
