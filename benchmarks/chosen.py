@@ -163,7 +163,7 @@ def _block(search_one: Callable[[Floats], object], queries_QD: Floats) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.chosen", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.chosen", description=__doc__, allow_abbrev=False)
     parser.add_argument("action", choices=("make", "build", "search", "pairs"), help="what to do")
     parser.add_argument("folder", type=Path, help="folder to fill, or that was filled")
     parser.add_argument("--movies", type=int, default=0, help="how many vectors to make, or to build over")

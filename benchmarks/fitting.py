@@ -9,7 +9,6 @@ Letters in array names: U people, Q queries, N movies, D dimension, K list lengt
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
@@ -36,7 +35,7 @@ from training.data import Dataset, load_dataset
 from training.metrics import ndcg_at, recall_at
 from training.model import TOWERS, ContentBags, TowerConfig
 from training.split import Queries, Split, splits
-from training.train import spec_of, train, validate
+from training.train import Trained, spec_of, train, validate
 
 K = 10
 ALS, BPR = "als", "bpr"
@@ -67,35 +66,40 @@ def fit_tower(kind: str, fitting: Fitting) -> dict[str, Any]:
 
     Seconds of the curve are those of the training with its validation, and of what comes before its first pass.
     """
-    data, split = fitting.data, fitting.split
-    tower, config = TowerConfig(kind=kind, dimension=fitting.dimension), TrainConfig(threads=1)
-    console = Console(stderr=True)
+    split, tower = fitting.split, TowerConfig(kind=kind, dimension=fitting.dimension)
     nobody = split.validation.take(np.zeros(0, np.int64))
-    started = time.perf_counter()
-    once = train(data, split._replace(validation=nobody), tower, dataclasses.replace(config, epochs=1), console)
+    once, spent_s = _train(fitting, split._replace(validation=nobody), tower, 1)
     pass_s = once.epochs[0].seconds
-    start_s = time.perf_counter() - started - pass_s
     examples = len(split.train.eligible())
     people = int(np.count_nonzero(np.diff(split.train.starts)))
-    rule = config.for_data(kind, examples, people, split.protocol).epochs
-    passes = max(1, min(rule, int((fitting.budget_s - start_s) / pass_s)))
-    started = time.perf_counter()
-    trained = train(data, split, tower, dataclasses.replace(config, epochs=passes), console)
-    spent_s = time.perf_counter() - started
-    seconds = [epoch.seconds for epoch in trained.epochs]
-    ends_s = spent_s - sum(seconds) + np.cumsum(seconds)
+    rule = TrainConfig().for_data(kind, examples, people, split.protocol).epochs
+    passes = max(1, min(rule, int((fitting.budget_s - (spent_s - pass_s)) / pass_s)))
+    trained, spent_s = _train(fitting, split, tower, passes)
+    start_s = spent_s - sum(epoch.seconds for epoch in trained.epochs)
     bags = ContentBags(torch.from_numpy(trained.content_NT))
     tested = validate(trained.model, bags, split.test, trained.spec)
     return {
         "pass_s": pass_s,
         # At every position there is one before: a person's first event is a target of the pooled tower alone.
         "events": examples - people if kind == "sequence" else examples,
-        "curve": [(float(end_s), epoch.recall_at_10) for end_s, epoch in zip(ends_s, trained.epochs, strict=True)],
+        "curve": _curve(trained, start_s),
         "recall": float(tested.recall_Q.mean()),
         "ndcg": float(tested.ndcg_Q.mean()),
-        "passes": len(seconds),
-        "note": f"{passes} of {rule} passes in the budget; start {start_s:.1f} s",
+        "passes": len(trained.epochs),
+        "note": f"{passes} of {rule} passes fit the budget; start {start_s:.1f} s",
     }
+
+
+def _train(fitting: Fitting, split: Split, tower: TowerConfig, passes: int) -> tuple[Trained, float]:
+    started = time.perf_counter()
+    config = TrainConfig(threads=1, epochs=passes)
+    trained = train(fitting.data, split, tower, config, Console(stderr=True))
+    return trained, time.perf_counter() - started
+
+
+def _curve(trained: Trained, start_s: float) -> list[tuple[float, float]]:
+    ends_s = start_s + np.cumsum([epoch.seconds for epoch in trained.epochs])
+    return [(float(end_s), epoch.recall_at_10) for end_s, epoch in zip(ends_s, trained.epochs, strict=True)]
 
 
 class _Folded(NamedTuple):
@@ -195,7 +199,7 @@ SYSTEMS: dict[str, Callable[[str, Fitting], dict[str, Any]]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fitting", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fitting", description=__doc__, allow_abbrev=False)
     parser.add_argument("system", choices=SYSTEMS, help="what learns")
     parser.add_argument("--data", type=Path, required=True, help="folder of data")
     parser.add_argument("--dimension", type=int, required=True, help="length of vectors")

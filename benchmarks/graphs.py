@@ -122,7 +122,7 @@ def _version(name: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.graphs", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.graphs", description=__doc__, allow_abbrev=False)
     parser.add_argument("action", choices=("build", "search"), help="what to do")
     parser.add_argument("name", choices=GRAPHS, help="library, and the numbers that it keeps")
     parser.add_argument("folder", type=Path, help="folder with item_vectors.npy and queries.npy")

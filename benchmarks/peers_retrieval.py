@@ -23,7 +23,7 @@ from benchmarks.chosen import BARE, HALF, OURS
 from benchmarks.machine import first_cores
 from benchmarks.million import DIMENSION, read_chosen
 from benchmarks.peers.environments import python_of
-from benchmarks.processes import ROOT, Processes
+from benchmarks.processes import Processes
 from benchmarks.report import Row
 from benchmarks.standalone import add_environments, run_standalone
 from benchmarks.sweeping import QUERIES, VECTORS, K, Rows, found_file
@@ -38,7 +38,6 @@ GRAPHS = ("hnswlib", "usearch f32", "usearch f16")
 # A search that finds less is not compared: its lists are visibly not the nearest movies.
 LEAST = 0.95
 _LEVELS = (0.99, 1.0)
-_RESULTS = ROOT / "benchmarks" / "results"
 _SLOWER, _DEARER = 1.0, 1.1
 _COLOURS = {OURS: "#1e63d0", BARE: "#56b4e9", HALF: "#009e73", "hnswlib": "#e69f00"}
 _OTHERS = {"usearch f32": "#d55e00", "usearch f16": "#cc79a7"}
@@ -231,15 +230,18 @@ def draw(path: Path, sizes: Sequence[Size]) -> None:
         panel.plot(size.tuned.ms, size.tuned.recall, "o", color=_COLOURS[OURS], markersize=12, fillstyle="none")
         panel.set(xscale="log", xlabel="milliseconds a search", ylabel=f"recall@{K}", title=_of(size))
         panel.axhline(LEAST, color="grey", linestyle=":", linewidth=0.8)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    lines = {line.get_label(): line for panel in figure.axes for line in panel.get_legend_handles_labels()[0]}
+    figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=6)
     write_png(Chart(path.stem, "Recall against latency", figure), path.parent)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code: 0 also where a goal is missed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers_retrieval", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers_retrieval", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N", help="movies (%(default)s)")
-    out = _RESULTS / "peers-retrieval.json"
+    out = Path("benchmarks/results/peers-retrieval.json")
     parser.add_argument("--out", type=Path, default=out, help="JSON to write, a picture beside it (%(default)s)")
     add_environments(parser)
     options = parser.parse_args(arguments)

@@ -20,7 +20,7 @@ from benchmarks import sasrec
 from benchmarks.fitting import ALS, BPR, CURVE_QUERIES, K, read_split
 from benchmarks.machine import first_cores
 from benchmarks.peers.environments import python_of
-from benchmarks.processes import ROOT, Processes
+from benchmarks.processes import Processes
 from benchmarks.report import Row
 from benchmarks.standalone import add_environments, run_standalone
 from benchmarks.work import obtain_data, say
@@ -28,7 +28,6 @@ from training.metrics import ndcg_at, recall_at
 from training.model import TOWERS
 from training.split import Queries, Split
 
-_RESULTS = ROOT / "benchmarks" / "results"
 MILLION = 1_000_000
 BUDGET_S = 180.0
 # RecTools' default loss, and the one of the paper, which costs less: three passes tell its pace.
@@ -200,7 +199,9 @@ def _figures(world: World, one: Learned, given: float) -> list[Row]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code: 0 also where a goal is missed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers_training", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers_training", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument(
         "--data", default="", help='folder in MovieLens format, or "sample" (default: the best there is)'
     )
@@ -210,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--budget-s", type=float, default=BUDGET_S, help="seconds that a training may take (%(default)g)"
     )
-    out = _RESULTS / "peers-training.json"
+    out = Path("benchmarks/results/peers-training.json")
     parser.add_argument("--out", type=Path, default=out, help="JSON to write (%(default)s)")
     add_environments(parser)
     options = parser.parse_args(arguments)

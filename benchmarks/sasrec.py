@@ -140,7 +140,7 @@ def _peak() -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sasrec", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sasrec", description=__doc__, allow_abbrev=False)
     parser.add_argument("folder", type=Path, help="folder with the events that were handed over")
     parser.add_argument("--dimension", type=int, required=True, help="length of vectors")
     parser.add_argument("--length", type=int, required=True, help="longest history")
