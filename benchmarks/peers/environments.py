@@ -13,8 +13,7 @@ _FOLDER = "benchmarks/peers"
 
 def python_of(environment: str, folder: Path) -> Path:
     """Returns the Python of an environment in this folder, which is made where it is not there as its pins say."""
-    requirements = f"requirements-{environment}.txt"
-    pins = (ROOT / _FOLDER / requirements).read_text("utf-8")
+    requirements, pins = _file(environment), _pins(environment)
     made, stamp = folder / environment, folder / environment / "pins.txt"
     if stamp.is_file() and stamp.read_text("utf-8") == pins:
         return made / "bin" / "python"
@@ -22,3 +21,16 @@ def python_of(environment: str, folder: Path) -> Path:
     python = make_environment(made, f"peers/{requirements}")
     stamp.write_text(pins, "utf-8")
     return python
+
+
+def pin_of(environment: str) -> str:
+    """Finds the pin of the package that an environment is named for."""
+    return next(line for line in _pins(environment).splitlines() if line.startswith(f"{environment}=="))
+
+
+def _file(environment: str) -> str:
+    return f"requirements-{environment}.txt"
+
+
+def _pins(environment: str) -> str:
+    return (ROOT / _FOLDER / _file(environment)).read_text("utf-8")

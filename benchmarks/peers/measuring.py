@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.flooding import spread
 from benchmarks.peers.contenders import OURS, Contender
+from benchmarks.peers.environments import pin_of
 from benchmarks.peers.load import IN_FLIGHT, Figures, Load
 from benchmarks.peers.serving import Place, Serving, Way, serving
 from benchmarks.peers.trees import held, tree
@@ -181,9 +182,10 @@ def _alone(trials: Trials, contender: Contender) -> Iterator[Row]:
     """Says how a contender started and what memory it had, whole, and in the way in which it is faster."""
     way = best_way(trials, contender, whole=True)
     ours, trial, name = trials[OURS, Way(whole=True)], trials[contender, way], _named(contender, way)
-    beside = f"{trial.ready_s / ours.ready_s:.1f} × Marquee's"
+    pin = pin_of(contender.environment) if contender.environment else "the service as it ships"
+    beside = f"{trial.ready_s / ours.ready_s:.1f} × Marquee's; {pin}"
     yield Row("peers", f"{name}: start to the first right answer", trial.ready_s, "s", None, beside)
-    beside = f"resident, in {trial.processes} processes; {trial.memory / ours.memory:.1f} × Marquee's"
+    beside = f"{trial.memory / ours.memory:.1f} × Marquee's; resident, processes: {trial.processes}"
     yield Row("peers", f"{name}: memory after a flood", trial.memory / 1e6, "MB", None, beside)
 
 

@@ -154,6 +154,7 @@ def test_an_environment_is_made_anew_only_when_its_pins_change(tmp_path: Path, m
 def test_every_peer_has_exact_pins_and_the_same_engine(peer: Contender) -> None:
     lines = (ROOT / f"benchmarks/peers/requirements-{peer.environment}.txt").read_text().splitlines()
     pins = [line for line in lines if not line.startswith("#")]
+    assert environments.pin_of(peer.environment) in pins
     assert [line for line in pins if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
     ours = set((ROOT / "constraints.txt").read_text().splitlines())
     assert {line for line in ours if line.startswith(("onnxruntime==", "numpy=="))} <= set(pins)
