@@ -46,7 +46,8 @@ class _Replica:
 
     def start(self) -> None:
         arguments = (f"--listen=127.0.0.1:{self.port}", f"--metrics-port={self._metrics_port}")
-        started = service_process("retriever", self._folder, self._registry, *arguments)
+        # Otherwise a replica that starts would take the CPU of the one that serves and of their client.
+        started = service_process("retriever", self._folder, self._registry, *arguments, own_session=True)
         self._process = self.stack.enter_context(started)
 
     def stop(self) -> tuple[int, str]:

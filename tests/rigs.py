@@ -136,22 +136,28 @@ def retriever_process(folder: Path, registry: Path, *arguments: str) -> contextl
 
 
 @contextlib.contextmanager
-def service_process(service: str, folder: Path, registry: Path, *arguments: str) -> Iterator[Process]:
-    """Starts a service's process on a free port and waits until it is SERVING."""
-    with module_process([f"services.{service}"], folder, registry, *arguments) as process:
+def service_process(
+    service: str, folder: Path, registry: Path, *arguments: str, own_session: bool = False
+) -> Iterator[Process]:
+    """Starts a service's process on a free port and waits until it is SERVING; see `module_process`."""
+    with module_process([f"services.{service}"], folder, registry, *arguments, own_session=own_session) as process:
         yield process
 
 
 @contextlib.contextmanager
-def module_process(words: Sequence[str], folder: Path, registry: Path, *arguments: str) -> Iterator[Process]:
-    """Starts a service by a module of any name, with words of its own before the settings; see `service_process`."""
+def module_process(
+    words: Sequence[str], folder: Path, registry: Path, *arguments: str, own_session: bool = False
+) -> Iterator[Process]:
+    """Starts a service by a module of any name, with words of its own before the settings, and waits until it serves.
+
+    Linux shares a busy CPU out among sessions (autogroup): with `own_session` it takes none of what is its caller's,
+    as on a machine of its own. It then outlives a caller that is killed together with its processes.
+    """
     port_file = folder / f"port-{time.monotonic_ns()}"
     told = ["--listen=127.0.0.1:0", f"--registry={registry}", f"--port-file={port_file}", *arguments]
     command, environment = _command(words, told), _environment()
-    # Linux shares a busy CPU out among sessions (autogroup): in its caller's one, a replica that starts would take it
-    # from those that serve and from their client, as it does not where each has a machine or a container.
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=own_session
     )
     try:
         yield Process(process, _await_port(process, port_file))
