@@ -284,7 +284,7 @@ def test_what_the_gate_refused_is_not_trained_again() -> None:
     assert job["backoffLimit"] == 0
     # A pod that a node had to give up says nothing of the data: it is replaced.
     (rule,) = job["podFailurePolicy"]["rules"]
-    assert rule == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
+    assert rule == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 
 
 @overlays
