@@ -68,7 +68,7 @@ def _rig(work: Work, cores: Shares) -> Iterator[_Rig]:
         fill_redis(peopled, invent(_people(), movies_of(work), EVENTS))
         to = ("--to", str(peopled.server.port))
         slow = stack.enter_context(work.processes.serve("benchmarks.delayed", *to, cores=cores.caller))
-        store = ("--store", f"redis://{slow.address}", "--store-key", peopled.key)
+        store = ("--store", f"redis://{slow.address}", "--store-key", peopled.key, "--store-timeout-s", "1")
         told = ("--registry", str(registry_of(work, POOLED)), "--log-format", "text", *limits)
         addresses = []
         for _ in range(SETUP.replicas):

@@ -51,8 +51,8 @@ class Peopled(NamedTuple):
 
     @property
     def store(self) -> tuple[str | Path, ...]:
-        """What an encoder is told to use it."""
-        return ("--store", self.server.url, "--store-key", self.key)
+        """What an encoder is told to use it; it waits long: a hiccup is measured, not answered around."""
+        return ("--store", self.server.url, "--store-key", self.key, "--store-timeout-s", "5")
 
 
 @contextlib.contextmanager

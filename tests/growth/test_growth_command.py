@@ -1,0 +1,47 @@
+"""The growth benchmark refuses what it could not do, before it begins; what was committed can be told and drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.growth import PARTS, main
+from benchmarks.growth_figures import FIGURES
+from benchmarks.growth_pictures import draw
+from benchmarks.growth_rows import rows_of
+from marquee.whole_files import read_json
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--most-movies", "5"], "'5' is no whole number from 10000 on"),
+        (["--most-people", "1e6"], "'1e6' is no whole number from 10000 on"),
+        (["--only", "nothing"], "invalid choice: 'nothing'"),
+        (["--most", "10000"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_arguments_are_told(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_told_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--out", str(tmp_path)]) == 1
+    assert f"growth: cannot write {tmp_path}: name a file" in capsys.readouterr().err
+
+
+def test_the_committed_figures_are_told_and_drawn(tmp_path: Path) -> None:
+    report = read_json(FIGURES)
+    assert report is not None
+    rows = rows_of(report)
+    for told in ("Search over", "people of", "Encode of", "two encoders at"):
+        assert any(told in row.measured for row in rows), told
+    extrapolated = [row for row in rows if "EXTRAPOLATED" in row.beside]
+    assert len(extrapolated) == 2
+    drawn = draw(tmp_path, report)
+    assert {file.name for file in drawn} == {f"growth-{part}.png" for part in PARTS}
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in drawn)
