@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         bench = Bench(place, shares().caller, pace, left_out)
         yield from measure(bench, [peer for peer in peers if peer.environment in pythons])
 
-    data = f"people's {EVENTS} newest events of {options.data or 'the data that make demo takes'}"
+    data = f"people's {EVENTS} newest events of {Path(options.data).name or 'the data that make demo takes'}"
     return run_standalone(options.out, data, run) or int(bool(left_out.names))
 
 
