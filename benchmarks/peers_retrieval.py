@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks import chosen
 from benchmarks.chosen import BARE, HALF, OURS
@@ -194,13 +195,13 @@ def _cost(size: Size, system: System) -> Row:
     least = min(LEAST, most)
     times = ((recall, milliseconds_at(system.points, recall)) for recall in (least, *_LEVELS))
     at = {recall: ms for recall, ms in times if ms is not None}
-    parts = [f"{recall:g} in {at[recall]:.3f} ms" for recall in _LEVELS if recall in at]
+    parts = [f"{recall:g} in {1e3 * at[recall]:.0f} µs" for recall in _LEVELS if recall in at]
     parts += [f"most {most:.4f}", f"file {facts['bytes'] / 1e6:.1f} MB", f"memory {facts['resident'] / 1e6:.1f} MB"]
     parts += [f"built in {facts['build_s']:.1f} s", f"opened in {facts['open_s']:.2f} s"]
     parts += [facts["version"]] if "version" in facts else []
-    measured = f"{_of(size)}, {system.name}: milliseconds a search that finds {least:.4g}"
+    measured = f"{_of(size)}, {system.name}: a search that finds {least:.4g}"
     details = {**facts, "curve": [point._asdict() for point in system.points]}
-    return _row(measured, at[least], "ms", None, "; ".join(parts), details)
+    return _row(measured, 1e3 * at[least], "µs", None, "; ".join(parts), details)
 
 
 def _row(
@@ -229,6 +230,9 @@ def draw(path: Path, sizes: Sequence[Size]) -> None:
             panel.plot([p.ms for p in points], [p.recall for p in points], ".-", color=colour, label=system.name)
         panel.plot(size.tuned.ms, size.tuned.recall, "o", color=_COLOURS[OURS], markersize=12, fillstyle="none")
         panel.set(xscale="log", xlabel="milliseconds a search", ylabel=f"recall@{K}", title=_of(size))
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter(NullFormatter())
         panel.axhline(LEAST, color="grey", linestyle=":", linewidth=0.8)
     lines = {line.get_label(): line for panel in figure.axes for line in panel.get_legend_handles_labels()[0]}
     figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=6)

@@ -42,7 +42,14 @@ def test_faster_but_worse_misses_one_of_the_two_goals() -> None:
     pace, quality = _goals([ours, peer])
 
     assert (pace.met, quality.met) == (True, False)
-    assert quality.value == pytest.approx(0.5)
+    assert quality.value == pytest.approx(-3.0)
+
+
+def test_a_peer_that_found_nothing_is_one_to_be_above() -> None:
+    _, quality = _goals([_learned("our tower", ours=True), _learned("SASRec")._replace(recall=0.0)])
+
+    assert quality.met
+    assert quality.value == pytest.approx(6.0)
 
 
 def test_only_neural_peers_are_the_goals_measure() -> None:
