@@ -102,14 +102,10 @@ async def _timed_reads(settings: UserEncoderSettings, people: int) -> list[float
 
 
 def _extrapolated(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Goes on with the lines through the last two sizes: bytes by people, milliseconds by their logarithm.
-
-    No store is faster for being larger: where the line falls, the milliseconds of the last size stay.
-    """
+    """Goes on with the lines through the last two sizes: bytes by people, milliseconds by their logarithm."""
     people = [row["people"] for row in rows]
     beyond = _BEYOND * people[-1]
     magnitudes = list(map(math.log10, people))
-    lines = {at: Curve(magnitudes, [row[at] for row in rows]) for at in ("p50_ms", "p99_ms")}
-    read = {at: max(line.values[-1], line.at(math.log10(beyond))) for at, line in lines.items()}
+    read = {at: Curve(magnitudes, [row[at] for row in rows]).at(math.log10(beyond)) for at in ("p50_ms", "p99_ms")}
     size = Curve(people, [row["bytes"] for row in rows]).at(beyond)
     return {"people": beyond, "bytes": size, **read, "extrapolated": True}

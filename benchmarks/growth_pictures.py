@@ -8,6 +8,8 @@ from typing import Any
 
 import matplotlib as mpl
 
+from benchmarks.machine import QUIET_LOAD
+
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -24,6 +26,8 @@ def draw(folder: Path, report: Mapping[str, Any]) -> list[Path]:
         if name in report:
             figure, axes = plt.subplots(1, 2, figsize=_SIZE, layout="constrained")
             fill(report[name], *axes)
+            if report["load"] > QUIET_LOAD:
+                figure.suptitle("NOT QUIET: something else was running; do not quote", color="tab:red")
             drawn.append(folder / f"growth-{name}.png")
             figure.savefig(drawn[-1], dpi=_DPI)
             plt.close(figure)

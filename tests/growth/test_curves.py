@@ -25,6 +25,11 @@ def test_a_step_stays_a_step() -> None:
     assert step.at(150_000) == pytest.approx(0.15)
 
 
+def test_what_falls_at_the_end_falls_no_further() -> None:
+    falling = Curve([10, 20], [3.0, 1.0])
+    assert [falling.at(size) for size in (15, 20, 21, 1_000)] == [2.0, 1.0, 1.0, 1.0]
+
+
 def test_what_is_beyond_is_known() -> None:
     assert CURVE.reaches(40)
     assert not CURVE.reaches(41)
