@@ -172,9 +172,7 @@ def _goals(world: World, tower: Learned, learned: Sequence[Learned]) -> list[Row
     recall = f"{tower.recall:.4f} and {best.recall:.4f} ({best.name}, passes: {best.passes})"
     return [
         _goal(f"{of}, events a second of a pass, of the fastest neural peer's", tower.pace / fastest.pace, "×", pace),
-        _goal(
-            f"{of}, recall@{K} on test, above the best neural peer's", 100 * (tower.recall - best.recall), "%", recall
-        ),
+        _goal(f"{of}, recall@{K} on test, above the best neural peer's", above, "points", recall),
     ]
 
 
