@@ -68,8 +68,14 @@ def _run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="marquee-growth-") as name, Processes(Path(name)) as processes:
         folder = Path(name)
         work = Work(folder, folder, processes)
-        measured = {part: _parts(options)[part](work, cores) for part in PARTS if part in options.only}
-        report: dict[str, Any] = {**where._asdict(), "data": _DATA, "pinned": str(cores), **measured}
+        report: dict[str, Any] = {**where._asdict(), "data": _DATA, "pinned": str(cores)}
+        try:
+            for part, measure in _parts(options).items():
+                report[part] = measure(work, cores)
+        except MarqueeError:
+            # What was measured before is still worth reading.
+            print(markdown(where, _DATA, rows_of(report)))
+            raise
     print(markdown(where, _DATA, rows_of(report)))
     write_json(options.out, report)
     for picture in draw(options.out.parent, report):
@@ -78,12 +84,13 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _parts(options: argparse.Namespace) -> dict[str, Callable[..., dict[str, Any]]]:
-    return {
-        "histories": growing_histories.measure,
-        "replicas": balancing.measure,
-        "users": partial(growing_users.measure, largest=options.most_people),
-        "movies": partial(growing_movies.measure, largest=options.most_movies),
-    }
+    parts: tuple[Callable[..., dict[str, Any]], ...] = (
+        growing_histories.measure,
+        balancing.measure,
+        partial(growing_users.measure, largest=options.most_people),
+        partial(growing_movies.measure, largest=options.most_movies),
+    )
+    return {name: measure for name, measure in zip(PARTS, parts, strict=True) if name in options.only}
 
 
 if __name__ == "__main__":
