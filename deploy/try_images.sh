@@ -98,7 +98,7 @@ starting() {
 
 train() {
     within trainer python -m training.obtain --data sample --into /volume >/dev/null
-    within trainer python -m training --data /volume/sample --out /volume/bundle >"$work/trained.log" 2>&1 || {
+    within trainer python -m training --data /volume/sample --out /volume/bundle --epochs 1 >"$work/trained.log" 2>&1 || {
         tail -20 "$work/trained.log" >&2
         exit 1
     }
