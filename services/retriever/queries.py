@@ -81,8 +81,8 @@ def read_k(k: int, path: str) -> int:
 def read_filter(
     request: Request | catalog_pb2.GetFacetsRequest | catalog_pb2.TopMoviesRequest, path: str
 ) -> types_pb2.MovieFilter | None:
-    """Reads which movies are wanted; None: all."""
-    if not request.HasField("filter"):
+    """Reads which movies are wanted; None: all, as an empty filter says, which the SDK sends where nothing is asked."""
+    if not request.filter.ByteSize():
         return None
     check_filter(request.filter, f"{path}filter")
     return request.filter

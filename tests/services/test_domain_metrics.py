@@ -87,7 +87,9 @@ def retriever(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[
         movies = retriever_pb2_grpc.RetrieverServiceStub(channel)
         vector = np.asarray(bundle.array(ITEM_VECTORS))[0].astype("<f4").tobytes()
         comedies = types_pb2.MovieFilter(genres_any=[GENRES[0]])
-        plain = retriever_pb2.SearchRequest(vector=vector, space=bundle.space, k=3)
+        # An empty filter asks for nothing: the SDK sends one always.
+        empty = types_pb2.MovieFilter()
+        plain = retriever_pb2.SearchRequest(vector=vector, space=bundle.space, k=3, filter=empty)
         details = retriever_pb2.SearchRequest(vector=vector, space=bundle.space, k=3, details={"paths": ["title"]})
         filtered = retriever_pb2.SearchRequest(vector=vector, space=bundle.space, k=40, filter=comedies)
         varied = retriever_pb2.SearchRequest(vector=vector, space=bundle.space, k=3, options={"diversity": 0.5})
