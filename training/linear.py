@@ -1,4 +1,4 @@
-"""What the towers take from closed-form linear models: a start, a teacher, and a query for nobody.
+"""What the towers take from closed forms, beside a teacher: a start, and a query for nobody.
 
 N movies, D dimension.
 
@@ -13,7 +13,6 @@ from scipy.optimize import minimize
 from sklearn.utils.extmath import randomized_svd
 
 from marquee.features import Floats
-from training.baselines.ease import LARGEST_SIDE, Ease
 from training.baselines.interactions import watched
 from training.batches import EventLog
 from training.metrics import Doubles
@@ -38,13 +37,6 @@ def start_rows(log: EventLog, movies: int, dimension: int, penalty: float, seed:
     rows_ND = np.zeros((movies, dimension), np.float32)
     rows_ND[:, :rank] = rows_NR * (ROW_SCALE / max(float(rows_NR[np.unique(log.items)].std()), 1e-12))
     return rows_ND
-
-
-def teacher(log: EventLog, movies: int, penalty: float) -> Ease | None:
-    """Fits EASE to learn from; None where its matrix would be too large."""
-    if min(movies, len(np.unique(log.users))) > LARGEST_SIDE:
-        return None
-    return Ease(watched(log, movies), penalty)
 
 
 def popular_direction(vectors_ND: Floats, people_N: Floats) -> Floats:

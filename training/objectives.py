@@ -21,7 +21,6 @@ from torch import Tensor
 
 from marquee.bundle.v1 import bundle_pb2
 from marquee.features import Int64s, TowerInput
-from training.baselines.ease import Ease
 from training.baselines.interactions import Sparse
 from training.batches import EventLog, Mask, Positives, delayed, hide, histories, window_bounds, windows
 from training.config import TrainConfig
@@ -30,6 +29,7 @@ from training.distributed import Group
 from training.losses import full_softmax, log_q, sampled_softmax
 from training.model import TwoTower
 from training.sequence import SequenceUserTower
+from training.teacher import Teacher
 
 # A pool has told by so many events what a longer one tells, when the next movie is asked for.
 _NEXT_HISTORY = 64
@@ -205,7 +205,7 @@ class Hide:
 
     drops_ids = False
 
-    def __init__(self, task: Task, teacher: Ease | None) -> None:
+    def __init__(self, task: Task, teacher: Teacher | None) -> None:
         self._log, self._spec, self._config, self._group = task.log, task.spec, task.config, task.group
         self._teacher, self._eligible_E = teacher, task.eligible()
         self._untrained_N = on(task.group.device, task.counts_N == 0)
@@ -231,14 +231,14 @@ class Hide:
         root_G = np.sqrt(part.hidden_BN.sum(axis=1, dtype=np.float32))
         share_B = on(device, root_G[own]) * (self._group.world / max(float(root_G.sum()), 1.0))
         loss = full_softmax(logits_BN, hidden_BN / counts_B1.clamp(min=1.0), excluded_BN, share_B)
-        if self._teacher is None or self._config.teach == 0:
+        if self._teacher is None:
             return loss
         taught_BN = self._taught(self._teacher, left_BN, excluded_BN)
         equal_B = torch.full_like(share_B, self._group.world / len(batch))
         taught = full_softmax(logits_BN, taught_BN, excluded_BN, equal_B)
         return (1.0 - self._config.teach) * loss + self._config.teach * taught
 
-    def _taught(self, teacher: Ease, left_BN: Mask, excluded_BN: Tensor) -> Tensor:
+    def _taught(self, teacher: Teacher, left_BN: Mask, excluded_BN: Tensor) -> Tensor:
         scores_BN = on(excluded_BN.device, teacher.weigh(Sparse(left_BN.astype(np.float32))))
         scores_BN = scores_BN.masked_fill(excluded_BN, 0.0)
         sharp_BN = scores_BN * (_TEACHER_SHARPNESS / scores_BN.amax(dim=1, keepdim=True).clamp(min=1e-6))

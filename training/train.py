@@ -33,6 +33,7 @@ from training.metrics import Doubles, ndcg_at, recall_at, top_k
 from training.model import ContentBags, TowerConfig, TwoTower
 from training.objectives import Hide, Negatives, Next, NextAtEvery, Objective, Table, Task, on, run_user_tower
 from training.split import Queries, Split, liked_events
+from training.teacher import Teacher
 
 # The learning rate rises over so many steps, and falls to 0 along a cosine.
 _WARM_UP = 20
@@ -304,8 +305,7 @@ def _start_table(model: TwoTower, rows_ND: np.ndarray) -> None:
 
 def _objective(task: Task, kind: str) -> Objective:
     if task.config.objective == "hidden":
-        taught = task.config.teach > 0
-        return Hide(task, linear.teacher(task.log, len(task.counts_N), task.config.penalty) if taught else None)
+        return Hide(task, Teacher(task.log, len(task.counts_N)) if task.config.teach > 0 else None)
     return (Next if kind == "pooled" else NextAtEvery)(task, Negatives(task))
 
 

@@ -70,11 +70,19 @@ class RecencyEase:
 
 
 def _inverse(rows: Sparse, penalty: float) -> Floats:
-    """Inverts rows times rows' plus the penalty, in place, by Cholesky."""
+    """Inverts rows times rows' plus the penalty."""
     side = rows.shape[0]
     gram = np.empty((side, side), np.float32, order="F")
     for start in range(0, side, _CHUNK):
         gram[:, start : start + _CHUNK] = (rows @ rows[start : start + _CHUNK].T).toarray()
+    return invert(gram, penalty)
+
+
+def invert(gram: Floats, penalty: float) -> Floats:
+    """Inverts a Gram matrix plus the penalty by Cholesky, in place where it lies column by column."""
+    side = len(gram)
+    if side == 0:
+        return gram
     gram[np.diag_indices(side)] += np.float32(penalty)
     upper, failed = linalg.lapack.spotrf(gram, lower=False, overwrite_a=True)
     if not failed:
