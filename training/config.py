@@ -45,7 +45,7 @@ class TrainConfig:
     targets: str = "all"
     start: str = "auto"
     penalty: float = 100.0
-    teach: float = 0.3
+    teach: float = 0.5
     people: int = 64
     average: float = 0.98
     id_dropout: float = 0.1
