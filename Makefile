@@ -74,9 +74,9 @@ bench-growth: $(STAMP) ## Measure how figures grow with movies, people and histo
 	@$(BIN)/python -m benchmarks.growth
 
 bench-peers: $(STAMP) ## Measure beside what people would pick instead; ENVIRONMENTS=<folder> keeps the peers' environments.
-	@$(BIN)/python -m benchmarks.peers $(PEERS_FLAGS)
-	@$(BIN)/python -m benchmarks.peers_retrieval $(PEERS_FLAGS)
-	@$(BIN)/python -m benchmarks.peers_training $(PEERS_FLAGS)
+	@ended=0; for each in peers peers_retrieval peers_training; do \
+		$(BIN)/python -m benchmarks.$$each $(PEERS_FLAGS) || ended=$$?; \
+		test $$ended != 130 || break; done; exit $$ended
 
 images: ## Build the images on a base made here, run each, print their sizes: as root, with buildah and debootstrap.
 	@PYTHON='$(PYTHON)' sh deploy/try_images.sh

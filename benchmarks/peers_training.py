@@ -217,7 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=out, help="JSON to write (%(default)s)")
     add_environments(parser)
     options = parser.parse_args(arguments)
-    data = f"{options.data or 'what the demo takes'}, and {options.events:,} generated events"
+    data = f"{Path(options.data).name or 'what the demo takes'}, and {options.events:,} generated events"
     return run_standalone(
         options.out,
         f"{data}; at most {options.budget_s:g} s of training each",

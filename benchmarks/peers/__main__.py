@@ -76,9 +76,9 @@ class _LeftOut:
     def __init__(self) -> None:
         self.names: list[str] = []
 
-    def __call__(self, peer: Contender, error: BenchmarkFailed) -> None:
+    def __call__(self, peer: Contender, error: Exception) -> None:
         self.names.append(peer.name)
-        say(f"{peer.name} is left out: {error.message}")
+        say(f"{peer.name} is left out: {error}")
 
 
 def _environments(peers: Sequence[Contender], folder: Path, left_out: _LeftOut) -> dict[str, Path]:

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.flooding import spread
 from benchmarks.peers.contenders import OURS, Contender
 from benchmarks.peers.environments import pin_of
-from benchmarks.peers.load import IN_FLIGHT, Figures, Load
+from benchmarks.peers.load import IN_FLIGHT, Figures, Load, LoadFailed
 from benchmarks.peers.serving import Place, Serving, Way, serving
 from benchmarks.peers.trees import held, tree
 from benchmarks.processes import BenchmarkFailed, Cores, pinned
@@ -21,6 +21,8 @@ from benchmarks.report import Row
 from benchmarks.work import say
 
 _WORK = {True: "Encode of 50 events", False: "bare tower"}
+# What ends the measuring of one peer, and not of the others.
+FAILURES = (BenchmarkFailed, LoadFailed, OSError)
 # A higher rate is worth its blocks where it is at least so many times the one that everyone takes.
 _FASTER = 2.0
 
@@ -58,7 +60,7 @@ class Bench(NamedTuple):
     place: Place
     caller: Cores
     pace: Pace
-    left_out: Callable[[Contender, BenchmarkFailed], None]
+    left_out: Callable[[Contender, Exception], None]
 
 
 def measure(bench: Bench, peers: Sequence[Contender]) -> Iterator[Row]:
@@ -69,14 +71,17 @@ def measure(bench: Bench, peers: Sequence[Contender]) -> Iterator[Row]:
         try:
             trials |= _tries(bench, peer)
             measured.append(peer)
-        except BenchmarkFailed as error:
+        except FAILURES as error:
             bench.left_out(peer, error)
     for contender in (OURS, *measured):
         yield from _alone(trials, contender)
     every = [(peer, whole) for whole in (True, False) for peer in measured]
     rate = common_rate([trials[peer, best_way(trials, peer, whole)].rate for peer, whole in every])
     for peer, whole in every:
-        yield from _beside(bench, peer, whole, trials, rate)
+        try:
+            yield from _beside(bench, peer, whole, trials, rate)
+        except FAILURES as error:
+            bench.left_out(peer, error)
 
 
 def _tries(bench: Bench, contender: Contender) -> Trials:

@@ -281,10 +281,12 @@ def test_the_log_of_a_job_that_failed_is_kept(overlay: str) -> None:
 
 def test_what_the_gate_refused_is_not_trained_again() -> None:
     job = named(everything("prod"), "CronJob", "training")["spec"]["jobTemplate"]["spec"]
-    assert job["backoffLimit"] == 0
+    assert job["backoffLimit"] == 2
+    gate, gone = job["podFailurePolicy"]["rules"]
+    assert gate["action"] == "FailJob"
+    assert gate["onExitCodes"] == {"containerName": "publish", "operator": "In", "values": [1]}
     # A pod that a node had to give up says nothing of the data: it is replaced.
-    (rule,) = job["podFailurePolicy"]["rules"]
-    assert rule == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert gone == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 
 
 @overlays
