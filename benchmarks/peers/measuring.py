@@ -13,9 +13,10 @@ import numpy as np
 from benchmarks.flooding import spread
 from benchmarks.peers.contenders import OURS, Contender
 from benchmarks.peers.environments import pin_of
-from benchmarks.peers.load import IN_FLIGHT, Figures, Load, LoadFailed
+from benchmarks.peers.load import IN_FLIGHT, Figures, Load
 from benchmarks.peers.serving import Place, Serving, Way, serving
 from benchmarks.peers.trees import held, tree
+from benchmarks.peers.wires import LoadFailed
 from benchmarks.processes import BenchmarkFailed, Cores, pinned
 from benchmarks.report import Row
 from benchmarks.work import say
