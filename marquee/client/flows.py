@@ -32,6 +32,7 @@ from marquee.client.rpcs import (
     SEARCH_MOVIES,
     SEARCH_SIMILAR,
     TOP_MOVIES,
+    Call,
     Flow,
     Page,
     Pages,
@@ -63,6 +64,8 @@ from marquee.v1 import catalog_pb2, retriever_pb2, types_pb2, user_encoder_pb2
 AWAY = (Unavailable, Overloaded)
 # How much of its deadline `recommend` gives the encoder where there is something to answer with without it.
 _ENCODERS_PART = 0.7
+# How much of what is left each question takes why a list is short, which is there already.
+_REASONS_PART = 0.3
 
 # Limits of one call, from the contract.
 _BATCH = 1_000
@@ -383,7 +386,11 @@ def _most_watched(
 
 
 def _why_short(search: retriever_pb2.SearchRequest, found: int) -> Flow[ShortReason]:
-    """Says why so few are the most watched, as Search would; UNSPECIFIED also where that cannot be found out."""
+    """Says why so few are the most watched; UNSPECIFIED also where that cannot be found out soon.
+
+    As Search would, but for movies of the block list, which Search counts as EXCLUDED: they are in no count here, so
+    that for want of them it is CATALOG or FILTER.
+    """
     if found >= search.k:
         return ShortReason.UNSPECIFIED
     passing = types_pb2.MovieFilter()
@@ -391,7 +398,8 @@ def _why_short(search: retriever_pb2.SearchRequest, found: int) -> Flow[ShortRea
     passing.ClearField("exclude_ids")
     try:
         for reason, those in ((ShortReason.CATALOG, types_pb2.MovieFilter()), (ShortReason.FILTER, passing)):
-            counted = yield from call(GET_FACETS, catalog_pb2.GetFacetsRequest(filter=those))
+            # Not made again: there is a list, and it is not to wait.
+            counted = yield Call(GET_FACETS, catalog_pb2.GetFacetsRequest(filter=those), part=_REASONS_PART)
             if counted.movies < search.k:
                 return reason
     except MarqueeError:

@@ -82,6 +82,18 @@ class TestDegraded:
         found = await client("recommend", "42", k=10)
         assert (len(found), found.short_reason) == (2, ShortReason.UNSPECIFIED)
 
+    async def test_why_a_list_is_short_is_asked_once_and_in_a_part_of_the_time(
+        self, make_client: MakeClient, services: Services
+    ) -> None:
+        services.fake.then("Encode", *[errors.Overloaded("too many calls")] * 2)
+        client = make_client(services.encoder, services.retriever, deadline_s=20)
+        await client("recommend", "42", k=10)
+        assert [seen.remaining_s <= 6.0 for seen in services.fake.calls if seen.rpc == "GetFacets"] == [True]
+        services.fake.then("GetFacets", errors.Overloaded("too many calls", retry_after_s=0.001))
+        found = await client("recommend", "42", k=10)
+        assert (len(found), found.short_reason) == (2, ShortReason.UNSPECIFIED)
+        assert services.fake.names().count("GetFacets") == 2
+
     @pytest.mark.parametrize("fallback", [True, False])
     @pytest.mark.parametrize("k", [0, -1])
     async def test_no_movies_are_refused_with_and_without_the_encoder(
