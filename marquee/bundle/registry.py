@@ -27,6 +27,7 @@ from google.protobuf import json_format
 from marquee.bundle.format import MANIFEST, REPORT, Bundle, open_bundle, replace_folder, sync_folder
 from marquee.bundle.v1 import bundle_pb2
 from marquee.errors import BundleError, RegistryError
+from marquee.whole_files import write_whole
 
 POINTER = "registry.json"
 BUNDLES = "bundles"
@@ -191,7 +192,7 @@ class Registry:
         """
         pointer = source.read()
         named = [bundle_id for bundle_id in (pointer.active, pointer.standby) if bundle_id]
-        if self._load() != pointer or not all(map(self._has_all_files, named)):
+        if self._load() != pointer or not all(self._has_all_files(one, source) for one in named):
             with self._writing(), self._lock(_FOLDERS, fcntl.LOCK_SH):
                 for bundle_id in named:
                     self._install(source.open(bundle_id))
@@ -284,9 +285,12 @@ class Registry:
         )
 
     def _install(self, bundle: Bundle) -> Bundle:
-        """Copies a bundle to its place and verifies the copy; one that is there and whole is left alone."""
+        """Copies a bundle to its place and verifies the copy; one that is there and whole gets its report at most."""
         place = self.bundle_path(bundle.id)
         if whole := self._open_whole(bundle.id):
+            if _has_report(bundle.path) and not _has_report(whole.path):
+                with self._lock(_CHANGES, fcntl.LOCK_EX):
+                    write_whole(whole.file(REPORT), lambda temporary: shutil.copyfile(bundle.file(REPORT), temporary))
             return whole
         copy = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self._bundles))
         try:
@@ -301,8 +305,7 @@ class Registry:
 
     def _copy(self, bundle: Bundle, folder: Path) -> None:
         names = [MANIFEST, *(entry.name for entry in bundle.manifest.files)]
-        report = bundle.file(REPORT)
-        names += [REPORT] if report.is_file() and not report.is_symlink() else []
+        names += [REPORT] if _has_report(bundle.path) else []
         for name in names:
             shutil.copyfile(bundle.file(name), folder / name)
         sync_folder(folder, names)
@@ -316,11 +319,16 @@ class Registry:
         except BundleError:
             return None
 
-    def _has_all_files(self, bundle_id: str) -> bool:
-        """Looks at names and sizes alone: whoever follows asks every few seconds, and hashes take seconds."""
+    def _has_all_files(self, bundle_id: str, source: Registry) -> bool:
+        """Looks at names and sizes alone: whoever follows asks every few seconds, and hashes take seconds.
+
+        The report is in no manifest: it is one of the files where the source has it.
+        """
         try:
             files = self.manifest(bundle_id).files
-            return all(os.path.getsize(self.bundle_path(bundle_id) / file.name) == file.size for file in files)
+            place = self.bundle_path(bundle_id)
+            same = all(os.path.getsize(place / file.name) == file.size for file in files)
+            return same and (_has_report(place) or not _has_report(source.bundle_path(bundle_id)))
         except (BundleError, OSError):
             return False
 
@@ -404,6 +412,11 @@ class Registry:
         with (self.root / name).open("a") as stream:
             fcntl.flock(stream, how)
             yield
+
+
+def _has_report(folder: Path) -> bool:
+    report = folder / REPORT
+    return report.is_file() and not report.is_symlink()
 
 
 def _remove(path: Path) -> None:

@@ -67,7 +67,7 @@ def test_what_nothing_names_any_more_is_deleted(copy: Registry, source: Registry
     assert bundles[0].id not in copy.bundle_ids()
 
 
-@pytest.mark.parametrize("lost", ["", "manifest.json", "items.faiss"])
+@pytest.mark.parametrize("lost", ["", "manifest.json", "items.faiss", "report.json"])
 def test_what_was_lost_here_is_copied_again(copy: Registry, source: Registry, bundles: list[Bundle], lost: str) -> None:
     publish(source.root, bundles[1])
     sync(copy, source)
@@ -77,6 +77,7 @@ def test_what_was_lost_here_is_copied_again(copy: Registry, source: Registry, bu
         shutil.rmtree(place) if place.is_dir() else place.unlink()
     assert sync(copy, source) == 0
     assert [copy.open(bundle.id).space for bundle in bundles[:2]] == [bundle.space for bundle in bundles[:2]]
+    assert [copy.open(bundle.id).report() for bundle in bundles[:2]] == [bundle.report() for bundle in bundles[:2]]
     assert copy.read() == before
 
 
