@@ -14,7 +14,7 @@ import grpc
 
 from marquee import __version__
 from marquee.client.rpcs import Rpc
-from marquee.errors import MarqueeError
+from marquee.errors import MarqueeError, RemoteError
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -93,7 +93,7 @@ class _Spans:
                 yield (*self._metadata, *carrier.items())
                 code = grpc.StatusCode.OK
             except MarqueeError as error:
-                code = error.code
+                code = error.remote_code if isinstance(error, RemoteError) else error.code
                 span.set_status(self._error)
                 raise
             finally:

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import ipaddress
 import math
+import re
 import textwrap
 import types
 import typing
@@ -86,11 +87,15 @@ def join_address(host: str, port: int) -> str:
 
 
 def _check_otlp_endpoint(text: str) -> None:
-    parts = urlsplit(text)
+    wrong = ValueError("must be http://HOST:PORT, or https://HOST:PORT for TLS, for example http://127.0.0.1:4317")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise wrong from None
     rest = parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None
-    # A port that is none raises ValueError here.
-    if text and (parts.scheme not in ("http", "https") or not parts.hostname or not parts.port or rest):
-        raise ValueError("must be http://HOST:PORT, or https://HOST:PORT for TLS, for example http://127.0.0.1:4317")
+    if text and (parts.scheme not in ("http", "https") or not parts.hostname or not port or rest):
+        raise wrong
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -173,7 +178,10 @@ class CommonSettings:
     served_folder: Path | None = setting(None, "folder that gets what is sampled, as JSON lines; empty: none")
     served_days: float = setting(7.0, "days after which what was sampled is removed", low=0.01, high=3650)
     served_mb: int = setting(
-        256, "MiB that --served-folder may hold of each service's samples; the oldest go", low=1, high=1_048_576
+        256,
+        "MiB that --served-folder may hold of each service's samples, and one shard more; the oldest go",
+        low=1,
+        high=1_048_576,
     )
     auth: str = setting(
         "anonymous",
@@ -252,10 +260,15 @@ def _contradictions(settings: CommonSettings, problems: Sequence[str]) -> list[s
 
     What one of these was to be is not known, so that what it contradicts is not, either.
     """
-    told = " ".join(problems)
+    told = _words(" ".join(problems))
     names = (field.name for field in dataclasses.fields(settings))
-    wrong = [_flag(name) for name in names if _flag(name) in told or _variable(name) in told]
-    return [problem for problem in settings.problems() if not any(flag in problem for flag in wrong)]
+    wrong = {_flag(name) for name in names if not told.isdisjoint((_flag(name), _variable(name)))}
+    return [problem for problem in settings.problems() if wrong.isdisjoint(_words(problem))]
+
+
+def _words(text: str) -> set[str]:
+    # Whole ones: --store is not meant by --store-timeout-s.
+    return set(re.findall(r"[\w-]+", text))
 
 
 def help_text(cls: type[CommonSettings], program: str, summary: str) -> str:

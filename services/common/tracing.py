@@ -7,6 +7,7 @@ and whether it is recorded, is its caller's to say, by W3C's Trace Context; of o
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import Counter
@@ -39,6 +40,10 @@ _FAULTS = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DATA_LOSS,
 }
+# They warn of what is wrong with a caller's metadata, in the caller's words, and before it is known who calls.
+_TALKATIVE = ("opentelemetry.trace.span", "opentelemetry.trace.propagation.tracecontext")
+# A collector is reached directly, as the services are.
+_NO_PROXY: Any = (("grpc.enable_http_proxy", 0),)
 # What a collector gets to take a batch of spans, and, when the service stops, all that wait; seconds.
 _EXPORT_S = 2.0
 
@@ -60,7 +65,9 @@ class _Recording:
 
     def observed(self, sizes: Sizes, value: float) -> None:
         """Keeps a number; of several the last."""
-        self._span.set_attribute(f"marquee.{sizes.name}", value)
+        # What calls have done together is said by one of them, which may have been given up before.
+        if self._span.is_recording():
+            self._span.set_attribute(f"marquee.{sizes.name}", value)
 
     def counted(self, kinds: Kinds, kind: str, times: int) -> None:
         """Adds to a number."""
@@ -68,7 +75,7 @@ class _Recording:
 
     def end(self, code: grpc.StatusCode | None, request_id: str) -> None:
         """Ends the span; no code is OK."""
-        self._span.set_attributes(self._counts)
+        self._span.set_attributes(dict(self._counts))
         self._span.set_attribute("rpc.response.status_code", "OK" if code is None else code.name)
         if request_id:
             self._span.set_attribute("marquee.request_id", request_id)
@@ -88,7 +95,9 @@ class Tracing:
             ),
             shutdown_on_exit=False,
         )
-        exporter = OTLPSpanExporter(settings.otlp_endpoint, timeout=_EXPORT_S)
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        exporter = OTLPSpanExporter(settings.otlp_endpoint, timeout=_EXPORT_S, channel_options=_NO_PROXY)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("marquee", __version__)
 

@@ -186,6 +186,15 @@ def test_a_misread_setting_contradicts_nothing(flags: list[str], environ: dict[s
     assert "; " not in failure.value.message.replace("; did you", "")
 
 
+def test_a_misread_setting_silences_none_whose_name_begins_alike() -> None:
+    flags = ["--store=redis://a:1", "--store-timeout-s=soon"]
+    with pytest.raises(ConfigError, match="--store-key is missing"):
+        load_settings(UserEncoderSettings, flags, {})
+    flags = ["--store=f", "--replicas=2", "--store-timeout-s=soon"]
+    with pytest.raises(ConfigError, match="--store f is a SQLite file"):
+        load_settings(UserEncoderSettings, flags, {})
+
+
 @pytest.mark.parametrize(
     ("cls", "flags", "cure"),
     [

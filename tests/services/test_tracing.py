@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import grpc
 import pytest
@@ -19,11 +20,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from marquee.client import AsyncRecommender, Recommender, UserUnknown
-from marquee.errors import ConfigError, InvalidRequest
+from marquee.client.rpcs import ENCODE
+from marquee.client.tracing import spans_of
+from marquee.errors import ConfigError, InvalidRequest, RemoteError, from_rpc
 from services.common.measures import BATCH_SIZE, Kinds, stage
 from services.common.server import Life
 from services.common.settings import CommonSettings, load_settings
 from services.common.trace_ids import trace_id_of_call
+from services.common.tracing import Tracing
 from tests.bundles import make_bundle
 from tests.chain_rigs import SERVICE, Served, ended, serving, settings_for
 from tests.otlp_rigs import Collector, Seen, collecting
@@ -223,6 +227,51 @@ def test_without_traces_logs_have_the_callers_trace_and_a_request_id_that_was_ma
     assert first["request_id"] != second["request_id"]
 
 
+@pytest.mark.parametrize("tracestate", [f"{WHO},a=1,a=1", f"{WHO}={WHO}=1", f"a={WHO * 200}"])
+async def test_what_callers_say_of_their_trace_is_in_no_log(
+    tmp_path: Path, collector: Collector, caplog: pytest.LogCaptureFixture, tracestate: str
+) -> None:
+    async with serving(tmp_path, METHODS, otlp_endpoint=collector.endpoint) as served:
+        multicallable: Any = served.channel.unary_unary(f"/{SERVICE}/Answer")
+        for traceparent in (RECORDED, RECORDED * 20):
+            await multicallable(b"", metadata=(("traceparent", traceparent), ("tracestate", tracestate)))
+    assert WHO not in caplog.text
+    assert [record for record in caplog.records if record.name.startswith("opentelemetry")] == []
+
+
+async def test_a_number_that_is_known_when_its_call_has_ended_is_left_out(
+    tmp_path: Path, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended_before, said = asyncio.Event(), []
+
+    async def say(request: bytes, context: object) -> bytes:
+        async def later() -> None:
+            await ended_before.wait()
+            BATCH_SIZE.observe(3)
+
+        said.append(asyncio.ensure_future(later()))
+        return b""
+
+    async with serving(tmp_path, {"Say": say}, otlp_endpoint=collector.endpoint) as served:
+        await called(served, "Say")
+        ended_before.set()
+        await said[0]
+    assert [span.attributes.get("marquee.batch_size", None) for span in collector.spans] == [None]
+    assert "ended span" not in caplog.text
+
+
+async def test_spans_go_to_their_collector_through_no_proxy(
+    tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_grpc_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("grpc_proxy", NOWHERE)
+    tracing = Tracing("test", settings_for(tmp_path, otlp_endpoint=collector.endpoint))
+    await tracing.stage(f"/{SERVICE}/Answer", answer)(b"", Mock(**{"code.return_value": None}))
+    tracing.close()
+    assert [span.name for span in collector.spans] == [f"{SERVICE}/Answer", "first", "second"]
+
+
 async def test_a_collector_that_is_away_costs_no_call_and_ends_no_service(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -247,10 +296,19 @@ def test_an_environment_without_it_is_told_what_to_install(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(
-    "text", ["127.0.0.1:4317", "grpc://a:4317", "http://a", "http://:4317", "http://a:4317/v1/traces", "http://a:b"]
+    "text",
+    [
+        "127.0.0.1:4317",
+        "grpc://a:4317",
+        "http://a",
+        "http://:4317",
+        "http://a:4317/v1/traces",
+        "http://a:b",
+        "http://[a",
+    ],
 )
 def test_an_endpoint_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="--otlp-endpoint"):
+    with pytest.raises(ConfigError, match=r"--otlp-endpoint: .* must be http://HOST:PORT"):
         load_settings(CommonSettings, [f"--otlp-endpoint={text}"], {})
 
 
@@ -274,3 +332,14 @@ def test_a_failed_method_and_its_call_have_the_status_and_no_text(tmp_path: Path
     assert call.attributes["rpc.response.status_code"] == "NOT_FOUND"
     assert [span.status.status_code.name for span in (call, method)] == ["ERROR", "ERROR"]
     assert all(WHO not in span.to_json() and not span.events for span in (call, method))
+
+
+def test_a_call_that_failed_with_a_status_of_no_error_here_has_that_status() -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    error = from_rpc(grpc.StatusCode.DATA_LOSS, "gone", None)
+    with pytest.raises(RemoteError), spans_of(provider, ()).call(ENCODE):
+        raise error
+    (call,) = exporter.get_finished_spans()
+    assert call.attributes is not None
+    assert call.attributes["rpc.response.status_code"] == "DATA_LOSS"
