@@ -14,8 +14,10 @@ import json
 import logging
 import os
 import secrets
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ _SHARD_BYTES = 1 << 20
 _SHARD_S = 300.0
 # How much waits at most while the disk does not keep up.
 _MOST_WAITING_BYTES = 4 << 20
+# How long a disk that hangs holds up the end of a service.
+_CLOSE_S = 5.0
 _DAY_MS = 86_400_000
 _MIB = 1 << 20
 
@@ -53,8 +57,8 @@ class Sample:
 class ServedFolder:
     """Writes rows of one kind into a folder that other processes may write to as well.
 
-    Shards are whole files that only this user may read. The old ones, and beyond so many MiB the oldest ones, are
-    removed, whoever wrote them. Raises ConfigError where the folder cannot be used at the start.
+    Shards are whole files that only this user may read. The old ones, and beyond so many MiB the oldest ones but for
+    one, are removed, whoever wrote them. Raises ConfigError where the folder cannot be used at the start.
     """
 
     def __init__(self, folder: Path, kind: str, *, days: float, mb: int) -> None:
@@ -63,6 +67,7 @@ class ServedFolder:
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._enough = asyncio.Event()
+        self._one_at_a_time = threading.Lock()
         self._problem = ""
         self.written = self.lost = 0
         _make_private(folder)
@@ -82,31 +87,44 @@ class ServedFolder:
         """Writes what waits, and removes what is old, until cancelled."""
         while True:
             lines = self._take()
-            self._note(len(lines), await asyncio.to_thread(self._store, lines))
+            self._note(len(lines), await asyncio.wrap_future(self._begin(lines)))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SHARD_S):
                     await self._enough.wait()
 
     def close(self) -> None:
-        """Writes what waits."""
+        """Writes what waits; what a disk has not taken within seconds is lost."""
         lines = self._take()
-        self._note(len(lines), self._store(lines))
+        try:
+            problem = self._begin(lines).result(_CLOSE_S)
+        except TimeoutError:
+            problem = f"the disk has not answered for {_CLOSE_S:g} s"
+        self._note(len(lines), problem)
 
     def _take(self) -> list[bytes]:
         self._enough.clear()
         lines, self._waiting, self._waiting_bytes = self._waiting, [], 0
         return lines
 
+    def _begin(self, lines: Sequence[bytes]) -> Future[str]:
+        """Stores in a thread that holds up no end of the process, unlike those of asyncio's pool."""
+        stored: Future[str] = Future()
+        # From here on it cannot be cancelled.
+        stored.set_running_or_notify_cancel()
+        threading.Thread(target=lambda: stored.set_result(self._store(lines)), daemon=True).start()
+        return stored
+
     def _store(self, lines: Sequence[bytes]) -> str:
         """Writes a shard and tidies up; says what went wrong, "" where nothing did."""
-        try:
-            # First: it may be what makes room.
-            self._tidy()
-            if lines:
-                name = f"{self._kind}-{time.time_ns() // 1_000_000:013}-{secrets.token_hex(4)}{_SUFFIX}"
-                write_whole(self._folder / name, lambda temporary: _write_private(temporary, lines))
-        except OSError as error:
-            return error.strerror or str(error)
+        with self._one_at_a_time:
+            try:
+                # First: it may be what makes room.
+                self._tidy()
+                if lines:
+                    name = f"{self._kind}-{time.time_ns() // 1_000_000:013}-{secrets.token_hex(4)}{_SUFFIX}"
+                    write_whole(self._folder / name, lambda temporary: _write_private(temporary, lines))
+            except OSError as error:
+                return error.strerror or str(error)
         return ""
 
     def _note(self, rows: int, problem: str) -> None:
@@ -132,13 +150,15 @@ class ServedFolder:
 
     def _tidy(self) -> None:
         oldest_ms = time.time_ns() // 1_000_000 - self._most_ms
-        left = self._most_bytes
+        newer = 0
         for path in sorted(self._folder.glob(f"{self._kind}-*{_SUFFIX}*"), reverse=True):
             # Another process may be tidying up as well.
             with contextlib.suppress(FileNotFoundError):
-                left -= path.stat().st_size
-                if left < 0 or _written_ms(path) < oldest_ms:
+                size = path.stat().st_size
+                # The newest stays whatever its size: it may be more than all that there may be.
+                if (newer and newer + size > self._most_bytes) or _written_ms(path) < oldest_ms:
                     path.unlink()
+                newer += size
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -41,13 +42,13 @@ class Recent:
 
     def __init__(self) -> None:
         self._kept: deque[_Kept] = deque(maxlen=_KEPT)
-        self._bundle_id = ""
+        self.bundle_id = ""
 
     def add(self, bundle_id: str, asker: int, movie_ids: list[int], score: float) -> None:
         """Keeps a list, and forgets those of another bundle."""
-        if bundle_id != self._bundle_id:
+        if bundle_id != self.bundle_id:
             self._kept.clear()
-            self._bundle_id = bundle_id
+            self.bundle_id = bundle_id
         self._kept.append(_Kept(asker, frozenset(movie_ids[:TOP]), score))
 
     @property
@@ -124,10 +125,16 @@ def _rounded(scores: list[float]) -> list[float]:
 def watch_lists(telemetry: Telemetry, served: ServedLists, spaces: Spaces[Retrieval]) -> None:
     """Adds what the last lists are like to the metrics, beside what the active bundle's report expects."""
     recent = served.recent
-    telemetry.gauge("served_lists_compared", "Sampled lists that the next figures are of.", lambda: recent.lists)
-    telemetry.gauge("served_distinct_share", "Different lists, a person.", recent.distinct_share)
-    telemetry.gauge("served_overlap", "Share of a list that the next person's has, too.", recent.overlap)
-    telemetry.gauge("served_score", "Mean score of a list's first movie.", recent.score)
+
+    def of_active(read: Callable[[], float], none: float = math.nan) -> Callable[[], float]:
+        # Until a new bundle has answered, the lists are the former's.
+        return lambda: read() if recent.bundle_id == spaces.get("").bundle.id else none
+
+    lists = of_active(lambda: recent.lists, 0)
+    telemetry.gauge("served_lists_compared", "Sampled lists that the next figures are of.", lists)
+    telemetry.gauge("served_distinct_share", "Different lists, a person.", of_active(recent.distinct_share))
+    telemetry.gauge("served_overlap", "Share of a list that the next person's has, too.", of_active(recent.overlap))
+    telemetry.gauge("served_score", "Mean score of a list's first movie.", of_active(recent.score))
     telemetry.gauge(
         "served_score_expected",
         "What the active bundle's report measured as the mean score of a list's first movie.",

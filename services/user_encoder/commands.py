@@ -213,6 +213,12 @@ async def _report(options: argparse.Namespace) -> str:
     tags = read_tags(settings.store_key or default_key_path(Path(settings.store).expanduser()))
     window_ms = round(options.window_hours * HOUR_MS)
     told = report(options.served, events, tags, Registry(options.registry), window_ms)
+    if told["people"] and not told["people_with_events"]:
+        print(
+            f"none of the {told['people']:,} people whose lists were sampled has an event in {options.events}; see "
+            "that --store-key names the key of the store that both come from",
+            file=sys.stderr,
+        )
     if options.out is None:
         return json.dumps(told, indent=1)
     write_json(options.out, told)

@@ -53,7 +53,10 @@ class Target(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """Holds whose a request was, "" where that is unclear, the targets of each person, and the newest event's time."""
+    """Holds whose a request was, "" where that is unclear, the targets of each person, and the newest event's time.
+
+    People without events are not among those of `targets_of`.
+    """
 
     person_of: Mapping[str, str]
     targets_of: Mapping[str, Sequence[Target]]
@@ -88,7 +91,13 @@ def report(
         lists[one.bundle_id].append(one)
     joined = _join(folders, events, tags)
     bundles = [measure(some, joined, _promised(registry, one), window_ms) for one, some in sorted(lists.items())]
-    return {"window_hours": window_ms / HOUR_MS, "events_until_ms": joined.until_ms, "bundles": bundles}
+    return {
+        "window_hours": window_ms / HOUR_MS,
+        "events_until_ms": joined.until_ms,
+        "people": len(set(joined.person_of.values()) - {""}),
+        "people_with_events": len(joined.targets_of),
+        "bundles": bundles,
+    }
 
 
 def _served(folders: Iterable[Path]) -> Iterator[Served]:

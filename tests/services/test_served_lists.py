@@ -11,8 +11,10 @@ import shutil
 import stat
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow.parquet
 import pytest
@@ -23,7 +25,8 @@ from marquee.client import Recommender
 from marquee.errors import ConfigError, DataError
 from services.common import served as served_module
 from services.common.served import Sample, ServedFolder, open_folder, read_rows
-from services.retriever.served import Recent, expected_score
+from services.common.telemetry import Telemetry
+from services.retriever.served import Recent, ServedLists, expected_score, watch_lists
 from services.retriever.settings import RetrieverSettings
 from services.user_encoder.commands import run_command
 from services.user_encoder.served_report import Figure, Joined, Promised, Served, Target, figure, measure, report
@@ -113,6 +116,18 @@ def test_beyond_its_size_the_oldest_go(tmp_path: Path) -> None:
     assert [row["number"] for row in read_rows(tmp_path, "lists")] == [2, 3]
 
 
+def test_the_newest_shard_stays_whatever_its_size(tmp_path: Path) -> None:
+    for number in range(2):
+        folder = folder_at(tmp_path, mb=1)
+        for _ in range(3):
+            folder.add({"number": number, "long": "x" * 400_000})
+        folder.close()
+        folder_at(tmp_path, mb=1).close()
+        assert [row["number"] for row in read_rows(tmp_path, "lists")] == [number] * 3
+        # Names have milliseconds.
+        time.sleep(0.002)
+
+
 def test_what_cannot_be_written_is_lost_counted_and_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "served"
     folder = folder_at(path)
@@ -156,6 +171,37 @@ async def test_a_disk_that_hangs_holds_up_nobody(tmp_path: Path, monkeypatch: py
     watching.cancel()
 
 
+def test_a_disk_that_hangs_holds_up_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def hang(path: Path, lines: Sequence[bytes]) -> None:
+        hangs.set()
+        assert goes_on.wait(60)
+        path.write_bytes(b"".join(lines))
+
+    async def watch_until_it_hangs() -> ServedFolder:
+        folder = folder_at(tmp_path)
+        folder.add({"number": 1})
+        watching = asyncio.ensure_future(folder.watch())
+        await eventually(hangs.is_set)
+        watching.cancel()
+        return folder
+
+    monkeypatch.setattr(served_module, "_write_private", hang)
+    monkeypatch.setattr(served_module, "_CLOSE_S", 0.1)
+    folder = asyncio.run(watch_until_it_hangs())
+    folder.add({"number": 2})
+    folder.close()
+    assert folder.lost == 1
+    assert "cannot be written (the disk has not answered for 0.1 s)" in caplog.text
+    monkeypatch.undo()
+    goes_on.set()
+    folder.close()
+    assert [row["number"] for row in read_rows(tmp_path, "lists")] == [1, 2], "one after the other"
+
+
 def test_a_full_disk_costs_rows_and_nothing_else(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         folder = folder_at(disk)
@@ -185,6 +231,12 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
         list(read_rows(tmp_path / "none", "lists"))
 
 
+def read_figures(telemetry: Telemetry) -> list[float]:
+    names = ("lists_compared", "distinct_share", "overlap", "score")
+    samples = [telemetry.registry.get_sample_value(f"marquee_retriever_served_{name}") for name in names]
+    return [one for one in samples if one is not None]
+
+
 def test_a_model_that_shows_everybody_the_same_is_seen() -> None:
     varied, collapsed, alike = Recent(), Recent(), Recent()
     for asker in range(200):
@@ -209,6 +261,20 @@ def test_of_few_people_or_one_who_asks_again_and_again_nothing_is_said() -> None
     recent.add("b", 2, list(range(10)), 0.5)
     assert recent.lists == 1, "another bundle begins anew"
     assert math.isnan(recent.score())
+
+
+def test_lists_of_a_bundle_that_was_replaced_are_not_held_against_the_new_ones_report() -> None:
+    telemetry, lists = Telemetry("retriever"), ServedLists(1.0, None)
+    spaces: Any = Mock()
+    spaces.get.return_value = Mock(bundle=Mock(id="new"), report=bundle_pb2.Report())
+    watch_lists(telemetry, lists, spaces)
+    for asker in range(200):
+        lists.recent.add("old", asker, list(range(10)), 0.5)
+    compared, *figures = read_figures(telemetry)
+    assert (compared, [math.isnan(one) for one in figures]) == (0.0, [True] * 3)
+    for asker in range(200):
+        lists.recent.add("new", asker, list(range(10)), 0.5)
+    assert read_figures(telemetry) == [200.0, 1 / 200, 1.0, 0.5]
 
 
 def test_what_the_report_measured_is_what_is_expected() -> None:
@@ -397,7 +463,16 @@ def test_what_is_served_meets_what_its_people_do_next(tmp_path: Path, capsys: py
     assert one["figures"]["score@1"]["report"] is None
     capsys.readouterr()
     assert run_command("served-report", [*flags, "--window-hours=3"]) == 0
-    assert json.loads(capsys.readouterr().out)["bundles"][0]["too_young"] == 2
+    told_right = capsys.readouterr()
+    assert json.loads(told_right.out)["bundles"][0]["too_young"] == 2
+    assert told_right.err == ""
+    other_key = tmp_path / "other.key"
+    other_key.write_bytes(bytes(KEY_BYTES))
+    assert run_command("served-report", [*flags, f"--store-key={other_key}"]) == 0
+    told_wrong = capsys.readouterr()
+    assert "none of the 2 people whose lists were sampled has an event in" in told_wrong.err
+    assert "see that --store-key names the key" in told_wrong.err
+    assert json.loads(told_wrong.out)["people_with_events"] == 0
 
 
 def serve_and_record(client: Recommender) -> dict[str, list[int]]:
