@@ -64,13 +64,13 @@ class Made(NamedTuple):
     queries_QD: Floats
 
 
-def make_vectors(folder: Path, movies: int = MOVIES) -> Made:
+def make_vectors(folder: Path, movies: int = MOVIES, dimension: int = DIMENSION, epochs: int = 2) -> Made:
     """Trains a small tower, and embeds so many invented films and some held-out people with it."""
     generated = folder / "generated"
     write_generated(generated, people=2000, movies=2500, events=100_000, seed=_SEED)
-    data, tower = load_dataset(generated), TowerConfig(dimension=DIMENSION)
+    data, tower = load_dataset(generated), TowerConfig(dimension=dimension)
     split = splits(data, spec_of(tower), "last")[0]
-    trained = train(data, split, tower, TrainConfig(epochs=2), Console(stderr=True))
+    trained = train(data, split, tower, TrainConfig(epochs=epochs), Console(stderr=True))
     table_ND = history_table(trained)
     draft = Bundle(folder, "", bundle_pb2.Manifest(features=trained.spec, tower=bundle_pb2.TowerSpec(kind=tower.kind)))
     export_towers(trained, folder)
@@ -80,7 +80,7 @@ def make_vectors(folder: Path, movies: int = MOVIES) -> Made:
     item_tower = ItemTower(draft)
     np.save(draft.file(format.ITEM_VECTORS), item_tower.embed(table_ND, trained.content_NT))
     queries_QD = query_vectors(data, split.test.sample(_QUERIES), Encoder(draft))
-    own_ND = table_ND - item_tower.content_rows(trained.content_NT, DIMENSION)
+    own_ND = table_ND - item_tower.content_rows(trained.content_NT, dimension)
     return Made(_embed(item_tower, own_ND, films(movies), trained.spec), queries_QD)
 
 
@@ -98,14 +98,14 @@ def _embed(item_tower: ItemTower, own_ND: Floats, movies: list[MovieRecord], spe
     rng, parts = np.random.default_rng(_SEED), []
     for start in range(0, len(movies), _PART):
         content_NT = content_ids(movies[start : start + _PART], spec)
-        rows_ND = item_tower.content_rows(content_NT, DIMENSION) + rng.choice(own_ND, len(content_NT))
+        rows_ND = item_tower.content_rows(content_NT, own_ND.shape[1]) + rng.choice(own_ND, len(content_NT))
         parts.append(item_tower.embed(rows_ND, content_NT))
     return np.concatenate(parts)
 
 
-def draft_of(folder: Path, spec: Spec | None = None) -> Bundle:
+def draft_of(folder: Path, spec: Spec | None = None, dimension: int = DIMENSION) -> Bundle:
     """Names what there is of a bundle in a folder: the vectors, and maybe the index."""
-    features = bundle_pb2.FeatureSpec(dimension=DIMENSION)
+    features = bundle_pb2.FeatureSpec(dimension=dimension)
     return Bundle(folder, "", bundle_pb2.Manifest(features=features, index=spec.message() if spec else None))
 
 
@@ -119,7 +119,7 @@ def write_draft(folder: Path, vectors_ND: Floats) -> Bundle:
     folder.mkdir()
     np.save(folder / format.MOVIE_IDS, np.arange(1, len(vectors_ND) + 1))
     np.save(folder / format.ITEM_VECTORS, vectors_ND)
-    return draft_of(folder)
+    return draft_of(folder, dimension=vectors_ND.shape[1])
 
 
 def measure_kind(draft: Bundle, kind: str, made: Made) -> dict[str, Any]:

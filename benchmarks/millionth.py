@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.million import DIMENSION, draft_of, films, read_chosen
+from benchmarks.million import draft_of, films, read_chosen
 from marquee.bundle import format
 from marquee.bundle.catalog import write_catalog
 from marquee.bundle.format import Bundle, BundleWriter
@@ -51,7 +51,7 @@ def with_people(movies: Sequence[MovieRecord], *, seed: int = _SEED) -> Iterator
 
 def write_bundle(made: Path, draft: Bundle, movies: Sequence[MovieRecord], destination: Path) -> Bundle:
     """Writes a bundle around the towers that were made and the vectors and the index of a draft."""
-    tower = TowerConfig(dimension=DIMENSION)
+    tower = TowerConfig(dimension=draft.manifest.features.dimension)
     with BundleWriter(destination) as writer:
         for name in (format.USER_TOWER, format.ITEM_TOWER, format.HISTORY_IDS, format.HISTORY_TABLE):
             shutil.copy(made / name, writer.folder / name)
