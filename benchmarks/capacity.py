@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.growth_figures import FIGURES, Figures, read_figures
+from benchmarks.growth_figures import FIGURES, Figures, Taken, read_figures
 from benchmarks.replicas import Setup, arrivals, simulate
 from benchmarks.towers import POOLED, TOWERS
 from marquee.errors import ConfigError, MarqueeError
@@ -87,7 +87,10 @@ def _problem(metadata: Any, flag: str, value: float, *, whole: bool) -> Iterator
 
 
 class Pods(NamedTuple):
-    """Is what a service needs: each pod has one core; `busy` is how full that is, all pods running."""
+    """Is what a service needs: each pod has one core; `busy` is how full that is, all pods running, one call at a time.
+
+    Calls that are gathered take less, and many pods' load is near what they can only then: it may pass 1.
+    """
 
     pods: int
     gb_each: float
@@ -133,25 +136,30 @@ def plan(demand: Demand, figures: Figures) -> Plan:
     gb += sum(each.nodes * each.gb_each for each in (redis, milvus))
     per_hour = cores * demand.core_hour + gb * demand.gb_hour
     per_million = per_hour / (demand.rps * demand.mean_load * 3600) * 1e6
-    notes = [*_notes(demand, figures, milvus)]
+    notes = [*_notes(demand, figures, milvus), *_full({"user_encoder": encoder, "retriever": retriever})]
     return Plan(encoder, retriever, redis, milvus, cores, gb, per_hour, per_million, notes)
 
 
 def _encoder(demand: Demand, figures: Figures) -> Pods:
-    call_s = figures.encode_s[demand.tower].at(demand.events_per_user)
-    busy = demand.rps * (call_s + demand.records_per_list * figures.record_s)
+    call = figures.encode[demand.tower].at(demand.events_per_user)
+    record = figures.record.at(demand.events_per_user)
+    a_list = Taken(*(one + demand.records_per_list * other for one, other in zip(call, record, strict=True)))
     table_gb = demand.bundles * demand.movies * figures.row_bytes / 1e9
     gb = figures.encoder_gb[demand.tower] + table_gb
-    return _pods(demand, busy, call_s, gb, figures.encode_shape[demand.tower])
+    return _pods(demand, a_list, call, gb, figures.encode_shape[demand.tower])
 
 
 def _retriever(demand: Demand, figures: Figures, *, searches: bool) -> Pods:
-    call_s = figures.search_s.at(demand.movies)
-    call_s += figures.list_s.at(demand.list_length) - figures.list_s.at(figures.list_length)
+    search, longer, measured = (
+        figures.search.at(demand.movies),
+        figures.lists.at(demand.list_length),
+        figures.lists.at(figures.list_length),
+    )
+    call = Taken(*(one + more - less for one, more, less in zip(search, longer, measured, strict=True)))
     gb = _retriever_gb(demand, figures)
     if not searches:
         gb -= demand.bundles * figures.index_gb.at(demand.movies)
-    return _pods(demand, demand.rps * call_s, call_s, gb, figures.search_shape)
+    return _pods(demand, call, call, gb, figures.search_shape)
 
 
 def _retriever_gb(demand: Demand, figures: Figures) -> float:
@@ -160,12 +168,14 @@ def _retriever_gb(demand: Demand, figures: Figures) -> float:
     return process_gb + demand.bundles * (figures.retriever_gb.at(demand.movies) - process_gb)
 
 
-def _pods(demand: Demand, busy: float, call_s: float, gb: float, shape: list[float]) -> Pods:
-    pods = math.ceil(busy / demand.utilisation) + demand.spare
+def _pods(demand: Demand, a_list: Taken, call: Taken, gb: float, shape: list[float]) -> Pods:
+    """Takes as many pods as calls need that are gathered, and simulates them as if none were."""
+    pods = math.ceil(demand.rps * a_list.flooded_s / demand.utilisation) + demand.spare
+    busy = demand.rps * a_list.alone_s / pods
     # What else a pod does, as recording, keeps calls waiting alike.
     few = min(pods, _PODS)
-    p50_s, p99_s = _simulated(few, busy / call_s * few / pods, call_s, shape)
-    return Pods(pods, gb, 1e3 * call_s, busy / pods, 1e3 * p50_s, 1e3 * p99_s)
+    p50_s, p99_s = _simulated(few, busy * few / call.alone_s, call.alone_s, shape)
+    return Pods(pods, gb, 1e3 * call.alone_s, busy, 1e3 * p50_s, 1e3 * p99_s)
 
 
 def _simulated(pods: int, rate: float, call_s: float, shape: list[float]) -> tuple[float, float]:
@@ -178,9 +188,10 @@ def _simulated(pods: int, rate: float, call_s: float, shape: list[float]) -> tup
 
 def _redis(demand: Demand, figures: Figures) -> Nodes:
     gb = demand.users * figures.person_bytes.at(demand.events_per_user) / 1e9
-    # A recorded event is read and written.
-    commands = demand.rps * (1 + 2 * demand.records_per_list)
-    by_cores = math.ceil(commands * figures.redis_s / demand.utilisation)
+    read_s = figures.redis_read_s.at(demand.events_per_user)
+    write_s = figures.redis_write_s.at(demand.events_per_user)
+    busy = demand.rps * (read_s + demand.records_per_list * write_s)
+    by_cores = math.ceil(busy / demand.utilisation)
     primaries = max(by_cores, math.ceil(gb / (FILLED * demand.node_gb)), 1)
     nodes = primaries * demand.copies
     return Nodes(nodes, nodes, gb / primaries / FILLED)
@@ -196,9 +207,9 @@ def _milvus(demand: Demand, figures: Figures) -> Nodes:
 
 def _notes(demand: Demand, figures: Figures, milvus: Nodes) -> Iterator[str]:
     beyond = {
-        "--movies": (figures.search_s, demand.movies),
-        "--list-length": (figures.list_s, demand.list_length),
-        "--events-per-user": (figures.encode_s[demand.tower], demand.events_per_user),
+        "--movies": (figures.search.flooded_s, demand.movies),
+        "--list-length": (figures.lists.flooded_s, demand.list_length),
+        "--events-per-user": (figures.encode[demand.tower].flooded_s, demand.events_per_user),
     }
     for flag, (curve, value) in beyond.items():
         if not curve.reaches(value):
@@ -212,6 +223,15 @@ def _notes(demand: Demand, figures: Figures, milvus: Nodes) -> Iterator[str]:
         )
     if not figures.quiet:
         yield "the machine was not quiet when the figures were measured: run `make bench-growth` on one that is"
+
+
+def _full(services: dict[str, Pods]) -> Iterator[str]:
+    for name, pods in services.items():
+        if pods.busy >= 1:
+            yield (
+                f"{name}: calls one at a time would fill {pods.busy:.0%} of a pod, so it keeps up only as it gathers "
+                "them, and p50 and p99 are those of a queue that overflows; name a lower --utilisation"
+            )
 
 
 def table(demand: Demand, reckoned: Plan) -> str:
@@ -228,7 +248,7 @@ def table(demand: Demand, reckoned: Plan) -> str:
         "",
         f"{reckoned.cores:,} cores and {reckoned.gb:,.1f} GB: {reckoned.per_hour:,.2f} an hour, "
         f"{reckoned.per_million:,.2f} a million lists of {demand.list_length}",
-        "a call: its time on one core; busy, p50, p99: at --rps, all pods running, in the pod, simulated",
+        "a call: its CPU, one at a time; busy, p50, p99: of such at --rps, all pods running, in the pod, simulated",
         *(f"note: {note}" for note in reckoned.notes),
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What an Encode costs by the length of a person's history, both towers; what recording and a Redis take beside it."""
+"""What Encodes of both towers and RecordEvents cost by the length of a person's history, and Redis beside them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.flooding import Flooded
-from benchmarks.machine import Shares, resident_bytes
-from benchmarks.people import EVENTS, Peopled, empty_redis, fill_redis, invent
+from benchmarks.machine import Shares, cpu_us, resident_bytes
+from benchmarks.people import Peopled, empty_redis, fill_redis, invent
 from benchmarks.processes import Server
-from benchmarks.served import calls_per_s, measure_served
+from benchmarks.served import measure_served
 from benchmarks.towers import POOLED, TOWERS, registry_of
 from benchmarks.work import Work, say
 from marquee.bundle.format import MOVIE_IDS
@@ -20,10 +20,13 @@ from marquee.bundle.registry import Registry
 from marquee.features import Int64s
 from marquee.v1 import live_features_pb2, user_encoder_pb2
 
-LENGTHS = (10, 30, 100, 300, 1000)
+LENGTHS = (10, 100, 300, 1000)
+_RECORDED = (10, 100, 1000)
 _ENCODE = "/marquee.v1.UserEncoderService/Encode"
 _RECORD = "/marquee.v1.LiveFeaturesService/RecordEvents"
 _PEOPLE = 200
+# So many that a few events are recorded of each, and a history stays about as long as it was.
+_RECORDED_PEOPLE = 2_000
 _SEED = 0
 
 
@@ -33,20 +36,13 @@ class _Spent(NamedTuple):
 
 
 def measure(work: Work, cores: Shares) -> dict[str, Any]:
-    """Encodes people of each length by id, from a Redis, with each tower; then records events one by one."""
+    """Encodes people of each length by id, from a Redis, with each tower; then records events of such people."""
     movie_ids = movies_of(work)
     with empty_redis(work, cores, "histories") as peopled:
         for length in LENGTHS:
             fill_redis(peopled, invent(_people(length), movie_ids, length))
-        before = _spent(peopled)
         towers = {tower: _tower(work, cores, tower, peopled) for tower in TOWERS}
-        after = _spent(peopled)
-        recorded_per_s = _record(work, cores, peopled, movie_ids)
-    return {
-        "towers": towers,
-        "recorded_per_s": recorded_per_s,
-        "redis_s_per_command": (after.seconds - before.seconds) / (after.commands - before.commands),
-    }
+        return {"towers": towers, "recorded": _recorded(work, cores, peopled, movie_ids)}
 
 
 def movies_of(work: Work) -> Int64s:
@@ -67,31 +63,47 @@ def _people(length: int) -> list[str]:
 def _tower(work: Work, cores: Shares, tower: str, peopled: Peopled) -> dict[str, Any]:
     told = ("--registry", registry_of(work, tower), "--log-format", "text", *peopled.store)
     with work.processes.serve("services.user_encoder", *told, cores=cores.servers) as server:
-        rows = [_length(work, cores, tower, server, length) for length in LENGTHS]
+        rows = []
+        for length in LENGTHS:
+            say(f"encoding histories of {length:,}, {tower}")
+            flooded = Flooded("Encode", _ENCODE, encode_requests(_people(length)))
+            rows.append({"events": length, **_measured(work, cores, peopled, server, flooded, "get")})
         return {"rows": rows, "resident_bytes": resident_bytes(server.child.process.pid) or 0}
 
 
-def _length(work: Work, cores: Shares, tower: str, server: Server, length: int) -> dict[str, Any]:
-    say(f"encoding histories of {length:,}, {tower}")
-    flooded = Flooded("Encode", _ENCODE, encode_requests(_people(length)))
-    return {"events": length, **measure_served(work, cores, server, flooded)._asdict()}
+def _recorded(work: Work, cores: Shares, peopled: Peopled, movie_ids: Int64s) -> list[dict[str, Any]]:
+    """Makes calls that each record one event of somebody with so many of them."""
+    told = ("--registry", registry_of(work, POOLED), "--log-format", "text", *peopled.store)
+    with work.processes.serve("services.user_encoder", *told, cores=cores.servers) as server:
+        rows = []
+        for length in _RECORDED:
+            say(f"recording events of people with {length:,}")
+            people = [f"recorded-{length}-{number}" for number in range(_RECORDED_PEOPLE)]
+            fill_redis(peopled, invent(people, movie_ids, length))
+            flooded = Flooded("RecordEvents", _RECORD, _record_requests(people, movie_ids))
+            rows.append({"events": length, **_measured(work, cores, peopled, server, flooded, "eval")})
+        return rows
 
 
-def _record(work: Work, cores: Shares, peopled: Peopled, movie_ids: Int64s) -> float:
-    """Floods with calls that each record one event of somebody with EVENTS of them; returns events a second."""
-    say("recording events one by one")
-    people = [f"recorded-{number}" for number in range(_PEOPLE)]
-    fill_redis(peopled, invent(people, movie_ids, EVENTS))
+def _record_requests(people: Sequence[str], movie_ids: Int64s) -> list[bytes]:
     drawn, requests = random.Random(_SEED), []
     for user in people:
         request = live_features_pb2.RecordEventsRequest()
         request.events.add(user_id=user, movie_id=drawn.choice(movie_ids.tolist()), kind="EVENT_KIND_WATCHED")
         requests.append(request.SerializeToString())
-    told = ("--registry", registry_of(work, POOLED), "--log-format", "text", *peopled.store)
-    with work.processes.serve("services.user_encoder", *told, cores=cores.servers) as server:
-        return calls_per_s(work, cores, server, Flooded("RecordEvents", _RECORD, requests))
+    return requests
 
 
-def _spent(peopled: Peopled) -> _Spent:
-    told = peopled.server.ask.info()
-    return _Spent(told["used_cpu_user"] + told["used_cpu_sys"], told["total_commands_processed"])
+def _measured(
+    work: Work, cores: Shares, peopled: Peopled, server: Server, flooded: Flooded, command: str
+) -> dict[str, Any]:
+    """Measures calls, and the CPU that Redis takes for each; every call gives it `command` once, and maybe others."""
+    before = _spent(peopled, command)
+    served = measure_served(work, cores, server, flooded)
+    after = _spent(peopled, command)
+    return served._asdict() | {"redis_s": (after.seconds - before.seconds) / (after.commands - before.commands)}
+
+
+def _spent(peopled: Peopled, command: str) -> _Spent:
+    told = peopled.server.ask.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})
+    return _Spent(cpu_us(peopled.server.process.pid) / 1e6, told["calls"])

@@ -8,6 +8,8 @@ from typing import Any
 from benchmarks.report import Row
 
 _PART = "growth"
+# Percent that the median of a simulation may be off.
+_OFF = 25
 
 
 def rows_of(report: Mapping[str, Any]) -> list[Row]:
@@ -21,7 +23,9 @@ def _row(measured: str, value: float, unit: str, beside: str) -> Row:
 
 
 def _served(row: Mapping[str, Any]) -> str:
-    return f"p99 {row['alone_ms'][99]:.2f} ms; {row['calls_per_s']:,.0f} calls/s with a full core"
+    return (
+        f"p99 {row['alone_ms'][99]:.2f} ms, CPU {row['cpu_ms']:.2f}; {row['calls_per_s']:,.0f} calls/s with a full core"
+    )
 
 
 def _movies(found: Mapping[str, Any]) -> Iterator[Row]:
@@ -52,18 +56,28 @@ def _histories(found: Mapping[str, Any]) -> Iterator[Row]:
     for tower, told in found["towers"].items():
         for row in told["rows"]:
             yield _row(f"Encode of {row['events']:,} events, {tower}: p50", row["alone_ms"][50], "ms", _served(row))
+            yield _redis(f"an Encode of {row['events']:,} events, {tower}", row)
         yield _row(f"user_encoder, {tower}: resident", told["resident_bytes"] / 1e6, "MB", "one bundle; after all that")
-    yield _row("RecordEvents of one event, Redis", found["recorded_per_s"], "/s", "with a full core")
-    yield _row("Redis, a command", 1e6 * found["redis_s_per_command"], "µs", "of its core")
+    for row in found["recorded"]:
+        of = f"a RecordEvents to {row['events']:,} events"
+        yield _row(f"{of}: p50", row["alone_ms"][50], "ms", _served(row))
+        yield _redis(of, row)
+
+
+def _redis(call: str, row: Mapping[str, Any]) -> Row:
+    return _row(f"Redis, {call}", 1e6 * row["redis_s"], "µs", "of its core")
 
 
 def _replicas(found: Mapping[str, Any]) -> Iterator[Row]:
     units = {"p50_ms": "ms", "p99_ms": "ms", "goodput": "of all calls"}
     can = f"all they can are {found['capacity']:.0f}/s"
     for row in found["rows"]:
+        at = f"two encoders at {row['load']:g} times what they can"
         for name, unit in units.items():
             low, high = row["simulated_range"][name]
             simulated = f"simulated {row['simulated'][name]:.2f} ({low:.2f} to {high:.2f})"
             beside = f"{simulated}, off by {row['deviation'][name]:+.0%}; {row['calls']:,} calls, {can}"
-            measured = f"two encoders at {row['load']:g} times what they can: {name.removesuffix('_ms')}"
-            yield _row(measured, row["measured"][name], unit, beside)
+            yield _row(f"{at}: {name.removesuffix('_ms')}", row["measured"][name], unit, beside)
+        ended = ", ".join(f"{count:,} {how}" for how, count in row["ended"].items()) or "none"
+        off = 100 * abs(row["deviation"]["p50_ms"])
+        yield Row(_PART, f"{at}: the simulation's p50 is off by", off, "%", _OFF, f"not answered well: {ended}")

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-_WARM_UP = 100
+WARM_UP, CALLS = 100, 1000
 _DEADLINE_S = 10.0
 
 
@@ -23,10 +23,10 @@ def measure(address: str, method: str, requests: Sequence[bytes], calls: int) ->
     taken_ms = []
     with grpc.insecure_channel(address) as channel:
         call: Any = channel.unary_unary(method)
-        for number, request in enumerate(islice(cycle(requests), _WARM_UP + calls)):
+        for number, request in enumerate(islice(cycle(requests), WARM_UP + calls)):
             started = time.perf_counter()
             call(request, timeout=_DEADLINE_S)
-            if number >= _WARM_UP:
+            if number >= WARM_UP:
                 taken_ms.append(1e3 * (time.perf_counter() - started))
     percentiles: list[float] = np.percentile(taken_ms, range(101)).tolist()
     return percentiles
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--address", required=True, help="server to call")
     parser.add_argument("--method", required=True, help="path of the method")
     parser.add_argument("--requests", type=Path, required=True, help="JSON list of requests, hex")
-    parser.add_argument("--calls", type=int, default=1000, help="how many to time (%(default)s)")
+    parser.add_argument("--calls", type=int, default=CALLS, help="how many to time (%(default)s)")
     options = parser.parse_args(arguments)
     requests = [bytes.fromhex(each) for each in json.loads(options.requests.read_text())]
     try:

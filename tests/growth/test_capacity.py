@@ -14,25 +14,29 @@ import pytest
 from benchmarks import capacity
 from benchmarks.capacity import NONE, Demand, Plan, main, plan
 from benchmarks.curves import Curve
-from benchmarks.growth_figures import FIGURES, Figures, figures_of, read_figures
+from benchmarks.growth_figures import FIGURES, Cost, Figures, figures_of, read_figures
 from marquee.errors import ConfigError
 from tests.rigs import ROOT
 
 EVEN = [1.0] * 101
 MEASURED = Figures(
-    encode_s={"pooled": Curve([10, 110], [0.001, 0.002]), "sequence": Curve([10, 110], [0.004, 0.005])},
+    encode={
+        "pooled": Cost(Curve([10, 110], [0.001, 0.002]), Curve([10, 110], [0.0015, 0.003])),
+        "sequence": Cost(Curve([10, 110], [0.004, 0.005]), Curve([10, 110], [0.004, 0.005])),
+    },
     encode_shape={"pooled": EVEN, "sequence": EVEN},
     encoder_gb={"pooled": 0.1, "sequence": 0.2},
-    record_s=0.0005,
-    search_s=Curve([1_000, 101_000], [0.0005, 0.0015]),
+    record=Cost(Curve([10, 110], [0.0004, 0.0006]), Curve([10, 110], [0.0005, 0.0007])),
+    search=Cost(Curve([1_000, 101_000], [0.0005, 0.0015]), Curve([1_000, 101_000], [0.001, 0.002])),
     search_shape=EVEN,
-    list_s=Curve([10, 100], [0.001, 0.0019]),
+    lists=Cost(Curve([10, 100], [0.001, 0.0019]), Curve([10, 100], [0.002, 0.0029])),
     list_length=10,
     retriever_gb=Curve([1_000, 1_001_000], [0.1, 1.1]),
     index_gb=Curve([1_000, 1_001_000], [0.0, 0.2]),
     person_bytes=Curve([10, 1_010], [1_000, 22_000]),
     most_people=1_000_000,
-    redis_s=0.00001,
+    redis_read_s=Curve([10, 110], [0.000005, 0.000015]),
+    redis_write_s=Curve([10, 110], [0.00001, 0.00003]),
     row_bytes=264,
     quiet=True,
 )
@@ -52,17 +56,20 @@ def reckoned(**changes: Any) -> Plan:
 def test_encoders_encode_and_record() -> None:
     encoder = reckoned().encoder
     # A call of 60 events: 1.5 ms. 1,000 of those and 2,000 records of 0.5 ms: 2.5 cores, half busy 5, and a spare.
-    assert encoder.call_ms == pytest.approx(1.5)
     assert encoder.pods == 6
-    assert encoder.busy == pytest.approx(2.5 / 6)
+    # One at a time a call takes 2.25 ms, and a record 0.6.
+    assert encoder.call_ms == pytest.approx(2.25)
+    assert encoder.busy == pytest.approx((2.25 + 1.2) / 6)
     assert encoder.gb_each == pytest.approx(0.1 + 3 * 1_000 * 264 / 1e9)
 
 
 def test_retrievers_search_and_write_lists() -> None:
     retriever = reckoned(movies=51_000, list_length=55).retriever
     # 1.0 ms by movies, and of a list 0.00145 - 0.001 s more: 1.45 cores, half busy 2.9.
-    assert retriever.call_ms == pytest.approx(1.45)
     assert retriever.pods == 3 + 1
+    # One at a time 1.5 ms by movies, and 0.45 more.
+    assert retriever.call_ms == pytest.approx(1.95)
+    assert retriever.busy == pytest.approx(1.95 / 4)
     assert retriever.gb_each == pytest.approx(0.1 + 3 * 0.05)
 
 
@@ -76,9 +83,17 @@ def test_redis_holds_people_twice_and_is_not_filled() -> None:
     assert reckoned(users=100_000_000).redis.nodes == 2 * math.ceil(205 / (0.7 * 32))
 
 
-def test_redis_has_as_many_nodes_as_its_commands_keep_busy() -> None:
-    # A list reads one, its two records four more: 500,000 commands a second of 10 µs, half busy.
+def test_redis_has_as_many_nodes_as_reads_and_writes_keep_busy() -> None:
+    # A list is a read of 10 µs and two writes of 20: 5 cores, half busy.
     assert reckoned(rps=100_000).redis.nodes == 2 * 10
+    assert reckoned(rps=100_000, records_per_list=0).redis.nodes == 2 * 2
+
+
+def test_recording_costs_more_for_longer_histories() -> None:
+    short, long = (reckoned(rps=99_990, events_per_user=events, records_per_list=20) for events in (10, 110))
+    # 9 and 14 ms of the encoder, 0.205 and 0.615 of Redis, half busy.
+    assert (short.encoder.pods, long.encoder.pods) == (1_800 + 1, 2_800 + 1)
+    assert (short.redis.nodes, long.redis.nodes) == (2 * 41, 2 * 123)
 
 
 def test_milvus_searches_what_no_retriever_holds() -> None:
@@ -110,6 +125,16 @@ def test_a_quiet_pod_answers_in_the_time_of_a_call() -> None:
     found = reckoned(rps=0.001, utilisation=0.9)
     assert found.encoder.p50_ms == pytest.approx(found.encoder.call_ms)
     assert found.encoder.p99_ms == pytest.approx(found.encoder.call_ms)
+
+
+def test_calls_wait_as_long_as_they_take_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "_CALLS", 5_000)
+    # Gathered, calls fill 3.6 of 5 cores, and 5.4 where they are not.
+    full = reckoned(records_per_list=0, rps=2_400, utilisation=0.8, spare=0)
+    assert full.encoder.busy == pytest.approx(2_400 * 0.00225 / 5)
+    assert full.encoder.p50_ms > 10 * full.encoder.call_ms
+    assert any("user_encoder: calls one at a time would fill 108% of a pod" in note for note in full.notes)
+    assert not any("retriever: calls one" in note for note in full.notes)
 
 
 @pytest.mark.parametrize(
@@ -230,18 +255,25 @@ def test_figures_that_lack_something_are_refused(tmp_path: Path, capsys: pytest.
 
 def test_figures_are_read_as_measured() -> None:
     rows: list[dict[str, Any]] = [
-        {"movies": 1_000, "events": 10, "k": 10, "calls_per_s": 2_000, "alone_ms": [0.5] * 101},
-        {"movies": 2_000, "events": 20, "k": 20, "calls_per_s": 500, "alone_ms": [1.0] * 50 + [2.0] * 51},
+        {"movies": 1_000, "events": 10, "k": 10, "calls_per_s": 2_000, "alone_ms": [0.5] * 101, "cpu_ms": 1.0},
+        {
+            "movies": 2_000,
+            "events": 20,
+            "k": 20,
+            "calls_per_s": 500,
+            "alone_ms": [1.0] * 50 + [2.0] * 51,
+            "cpu_ms": 3.0,
+        },
     ]
+    stored = [row | {"redis_s": 0.00002 * at} for at, row in enumerate(rows, 1)]
     movies = [row | {"resident_bytes": 10**8 * at, "bytes": 10**6 * at} for at, row in enumerate(rows, 1)]
     found = figures_of(
         {
             "load": 0.1,
             "movies": {"rows": movies, "lists": rows, "k": 10, "dimension": 64},
             "histories": {
-                "towers": {"pooled": {"rows": rows, "resident_bytes": 2 * 10**8}},
-                "recorded_per_s": 4_000,
-                "redis_s_per_command": 0.00002,
+                "towers": {"pooled": {"rows": stored, "resident_bytes": 2 * 10**8}},
+                "recorded": stored,
             },
             "users": {
                 "redis": [{"people": 1_000}, {"people": 10_000, "extrapolated": True}],
@@ -249,17 +281,18 @@ def test_figures_are_read_as_measured() -> None:
             },
         }
     )
-    assert found.encode_s["pooled"].at(15) == pytest.approx((1 / 2_000 + 1 / 500) / 2)
-    assert found.search_s.at(2_000) == 1 / 500
+    assert found.encode["pooled"].at(15) == pytest.approx(((1 / 2_000 + 1 / 500) / 2, 0.002))
+    assert found.search.at(2_000) == found.lists.at(20) == found.record.at(20) == (1 / 500, 0.003)
+    assert found.redis_read_s.at(20) == found.redis_write_s.at(20) == 0.00004
     assert found.encode_shape["pooled"][0] == pytest.approx(101 / 152)
     assert found.retriever_gb.at(2_000) == 0.2
     assert found.index_gb.at(1_000) == 0.001
     assert found.person_bytes.at(30) == 800
-    assert (found.record_s, found.most_people, found.row_bytes, found.quiet) == (1 / 4_000, 1_000, 264, True)
+    assert (found.most_people, found.row_bytes, found.quiet) == (1_000, 264, True)
 
 
 def test_the_committed_figures_are_enough_for_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert read_figures(FIGURES).encode_s.keys() == {"pooled", "sequence"}
+    assert read_figures(FIGURES).encode.keys() == {"pooled", "sequence"}
     assert main([*FLAGS, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["demand"]["users"] == 1_000_000
