@@ -1,6 +1,7 @@
 """Measures how figures grow: `python -m benchmarks.growth [--only PART ...] [--out FILE]`.
 
-Prints a Markdown table, and writes the figures that `benchmarks.capacity` reckons with, and a picture of each part.
+Prints a Markdown table, and writes the figures that `benchmarks.capacity` reckons with, and a picture of each part;
+after each part, so that those before one that fails, or never ends, are there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from redis.exceptions import RedisError
 
 from benchmarks import balancing, growing_histories, growing_movies, growing_users
 from benchmarks.growth_figures import FIGURES
@@ -33,14 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     interrupt_once()
     try:
-        _run(options)
+        return _run(options)
     except MarqueeError as error:
         print(f"growth: {error.message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("growth: interrupted; everything that was started has stopped", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,25 +64,27 @@ def _most(text: str) -> int:
     return int(text)
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
+    """Measures part by part, also where one fails."""
     check_writable(options.out)
     where, cores = facts(), shares()
+    report: dict[str, Any] = {**where._asdict(), "data": _DATA, "pinned": str(cores)}
+    failed = 0
     with tempfile.TemporaryDirectory(prefix="marquee-growth-") as name, Processes(Path(name)) as processes:
         folder = Path(name)
         work = Work(folder, folder, processes)
-        report: dict[str, Any] = {**where._asdict(), "data": _DATA, "pinned": str(cores)}
-        try:
-            for part, measure in _parts(options).items():
+        for part, measure in _parts(options).items():
+            try:
                 report[part] = measure(work, cores)
-        except MarqueeError:
-            # What was measured before is still worth reading.
-            print(markdown(where, _DATA, rows_of(report)))
-            raise
+            except (MarqueeError, AssertionError, OSError, RedisError) as error:
+                print(f"growth: {part} failed: {error}", file=sys.stderr)
+                failed = 1
+            else:
+                write_json(options.out, report)
     print(markdown(where, _DATA, rows_of(report)))
-    write_json(options.out, report)
     for picture in draw(options.out.parent, report):
         say(f"drew {picture}")
-    say(f"wrote {options.out}")
+    return failed
 
 
 def _parts(options: argparse.Namespace) -> dict[str, Callable[..., dict[str, Any]]]:

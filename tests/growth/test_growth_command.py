@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from benchmarks import balancing, growing_histories, growing_users
 from benchmarks.growth import PARTS, main
 from benchmarks.growth_figures import FIGURES
 from benchmarks.growth_pictures import draw
 from benchmarks.growth_rows import rows_of
+from benchmarks.processes import BenchmarkFailed
 from marquee.whole_files import read_json
 
 
@@ -32,6 +35,32 @@ def test_wrong_arguments_are_told(arguments: list[str], told: str, capsys: pytes
 def test_a_file_that_cannot_be_written_is_told_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--out", str(tmp_path)]) == 1
     assert f"growth: cannot write {tmp_path}: name a file" in capsys.readouterr().err
+
+
+def test_a_part_that_fails_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    committed, out = read_json(FIGURES), tmp_path / "growth.json"
+    assert committed is not None
+
+    def fail(*_: object) -> dict[str, Any]:
+        raise BenchmarkFailed("it did not come up")
+
+    monkeypatch.setattr(balancing, "measure", fail)
+    monkeypatch.setattr(growing_histories, "measure", lambda *_: committed["histories"])
+    monkeypatch.setattr(growing_users, "measure", lambda *_, **__: committed["users"])
+    assert main(["--only", "histories", "replicas", "users", "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert "growth: replicas failed: it did not come up" in said.err
+    assert "people of 50 events" in said.out
+    written = read_json(out)
+    assert written is not None
+    assert set(PARTS) & set(written) == {"histories", "users"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "growth.json",
+        "growth-histories.png",
+        "growth-users.png",
+    }
 
 
 def test_the_committed_figures_are_told_and_drawn(tmp_path: Path) -> None:
