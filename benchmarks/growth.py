@@ -29,6 +29,8 @@ from marquee.whole_files import write_json
 
 _DATA = "generated: see benchmarks/README.md"
 PARTS = ("histories", "replicas", "users", "movies")
+# Of a part; the others are worth measuring all the same.
+_FAILURES = (MarqueeError, RedisError, OSError, ArithmeticError, AssertionError, LookupError, ValueError)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,8 +78,8 @@ def _run(options: argparse.Namespace) -> int:
         for part, measure in _parts(options).items():
             try:
                 report[part] = measure(work, cores)
-            except (MarqueeError, AssertionError, OSError, RedisError) as error:
-                print(f"growth: {part} failed: {error}", file=sys.stderr)
+            except _FAILURES as error:
+                print(f"growth: {part} failed ({type(error).__name__}): {error}", file=sys.stderr)
                 failed = 1
             else:
                 write_json(options.out, report)

@@ -51,7 +51,7 @@ def test_a_part_that_fails_leaves_the_others(
     monkeypatch.setattr(growing_users, "measure", lambda *_, **__: committed["users"])
     assert main(["--only", "histories", "replicas", "users", "--out", str(out)]) == 1
     said = capsys.readouterr()
-    assert "growth: replicas failed: it did not come up" in said.err
+    assert "growth: replicas failed (BenchmarkFailed): it did not come up" in said.err
     assert "people of 50 events" in said.out
     written = read_json(out)
     assert written is not None
@@ -61,6 +61,16 @@ def test_a_part_that_fails_leaves_the_others(
         "growth-histories.png",
         "growth-users.png",
     }
+
+
+def test_a_simulated_median_far_off_misses_its_goal() -> None:
+    report = read_json(FIGURES)
+    assert report is not None
+    for off, met in ((-0.3, False), (0.3, False), (0.2, True)):
+        report["replicas"]["rows"][0]["deviation"]["p50_ms"] = off
+        with_goals = [row for row in rows_of(report) if row.goal is not None]
+        assert len(with_goals) == len(balancing.LOADS)
+        assert with_goals[0].met is met
 
 
 def test_the_committed_figures_are_told_and_drawn(tmp_path: Path) -> None:
