@@ -120,20 +120,22 @@ def _run(options: argparse.Namespace) -> None:
     check_writable(out)
     where, began = facts(), time.monotonic()
     rows: list[Row] = []
+    failed: MarqueeError | None = None
     with tempfile.TemporaryDirectory(prefix="marquee-bench-") as name, Processes(Path(name)) as processes:
         folder = Path(name)
         work = Work(folder, obtain_data(options.data, folder, processes), processes)
         try:
             _measure(work, frozenset(options.only), rows, options.soak_minutes)
-        except MarqueeError:
-            # What was measured before is still worth reading.
-            if rows:
-                print(markdown(where, describe_data(work), rows))
-            raise
-        data = describe_data(work)
-    if options.only == PARTS:
+        except MarqueeError as error:
+            failed = error
+        data = describe_data(work) if rows else ""
+    if options.only == PARTS and failed is None:
         rows.append(_whole((time.monotonic() - began) / 60))
-    _report(out, where, data, rows)
+    # What was measured before a part that failed is still worth reading.
+    if rows:
+        _report(out, where, data, rows)
+    if failed is not None:
+        raise failed
 
 
 def _whole(minutes: float) -> Row:
