@@ -12,13 +12,13 @@ import numpy as np
 from scipy import sparse
 
 from marquee.features import Floats, Int64s
-from training.baselines.ease import LARGEST_SIDE, invert
+from training.baselines.ease import LARGEST_SIDE, gram_of, invert
 from training.baselines.interactions import Sparse, watched
 from training.batches import EventLog
 
 # A movie of fewer people has nothing to tell, and the matrix is as wide as there are movies.
 _LEAST_PEOPLE = 3
-# Chosen, as the penalty, on people who are not asked for in any test: see decision 35.
+# Chosen, as the penalty, on people who are not asked for in any test: see decision 34.
 _STRETCH = 20
 _STRETCH_WEIGHT = 2.0
 _PENALTY = 250.0
@@ -36,8 +36,7 @@ class Teacher:
         watched_UN = watched(log, movies)
         self._movies = movies
         self._known_M = _known(watched_UN)
-        known_UM = watched_UN[:, self._known_M].astype(np.float32)
-        gram_MM: Floats = np.asfortranarray((known_UM.T @ known_UM).toarray())
+        gram_MM = gram_of(watched_UN[:, self._known_M].T.tocsr())
         _add_stretches(gram_MM, log, self._known_M, movies)
         self._inverse = invert(gram_MM, _PENALTY)
         self._diagonal_M: Floats = np.diag(self._inverse).copy()

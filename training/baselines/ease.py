@@ -28,7 +28,7 @@ class Ease:
         self._penalty = np.float32(penalty)
         self._by_movie = movies <= people
         self._watched_UN = watched_UN
-        self._inverse = _inverse(watched_UN.T.tocsr() if self._by_movie else watched_UN, penalty)
+        self._inverse = invert(gram_of(watched_UN.T.tocsr() if self._by_movie else watched_UN), penalty)
         self._diagonal_N: Floats = np.diag(self._inverse).copy() if self._by_movie else self._diagonal_by_people()
 
     def _diagonal_by_people(self) -> Floats:
@@ -69,13 +69,13 @@ class RecencyEase:
         return self._ease.weigh(history(queries, self._movies, self._half_life))
 
 
-def _inverse(rows: Sparse, penalty: float) -> Floats:
-    """Inverts rows times rows' plus the penalty."""
+def gram_of(rows: Sparse) -> Floats:
+    """Multiplies rows by rows', column by column in memory and part by part: no sparse product is ever whole."""
     side = rows.shape[0]
     gram = np.empty((side, side), np.float32, order="F")
     for start in range(0, side, _CHUNK):
         gram[:, start : start + _CHUNK] = (rows @ rows[start : start + _CHUNK].T).toarray()
-    return invert(gram, penalty)
+    return gram
 
 
 def invert(gram: Floats, penalty: float) -> Floats:
