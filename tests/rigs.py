@@ -56,7 +56,7 @@ async def retriever(
     registry: Path, block_list: BlockList | None = None, milvus: Milvus | None = None, **settings: Any
 ) -> AsyncIterator[Rig]:
     """Serves a registry on a free port; the block list is not watched either."""
-    told = RetrieverSettings(listen="127.0.0.1:0", registry=registry, drain_s=0.0, grace_s=5.0, **settings)
+    told = RetrieverSettings(listen="127.0.0.1:0", registry=registry, drain_s=0.0, **{"grace_s": 5.0, **settings})
     async with Life(told, SERVICES) as life:
         load = partial(Retrieval, threads=1, block_list=block_list, milvus=milvus)
         spaces = Spaces(Registry(registry), load, told)

@@ -213,7 +213,7 @@ async def test_a_call_that_was_given_up_is_not_logged_as_answered(
             await eventually(lambda: bool(codes()))
             assert codes() == ["CANCELLED"]
             with pytest.raises(grpc.aio.AioRpcError):
-                await served.call("Wait", timeout=0.2)
+                await served.call("Wait", timeout=1.0)
             await eventually(lambda: len(codes()) == 2)
             assert codes() == ["CANCELLED", "DEADLINE_EXCEEDED"]
 
@@ -326,7 +326,7 @@ async def test_health_is_told_for_each_service_and_for_the_whole(registry: Path)
 
 
 async def test_an_open_watch_hears_of_the_end_and_does_not_hold_it_up(registry: Path) -> None:
-    async with retriever(registry) as rig:
+    async with retriever(registry, grace_s=60.0) as rig:
         watches = [
             health_pb2_grpc.HealthStub(rig.channel).Watch(health_pb2.HealthCheckRequest(service=name))
             for name in ("", SERVICE)
@@ -335,12 +335,12 @@ async def test_an_open_watch_hears_of_the_end_and_does_not_hold_it_up(registry: 
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         started = time.monotonic()
         rig.life.stop()
-        async with asyncio.timeout(2.5):
+        async with asyncio.timeout(30):
             for watch in watches:
                 assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
                 assert await watch.read() is grpc.aio.EOF
-    # The rig's grace is 5 s: an open stream would have taken all of it.
-    assert time.monotonic() - started < 2.5
+    # An open stream would have taken all of the grace.
+    assert time.monotonic() - started < 30
 
 
 def settings_for(registry: Path, **fields: Any) -> CommonSettings:
