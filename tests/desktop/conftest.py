@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             "tests/desktop did not run: this Python has no Tk, or no theme for it; install python3-tk, and run "
             "`make setup` again"
         )
+
+
+@pytest.fixture(autouse=True)
+def closed_windows() -> Iterator[None]:
+    """Lets go of a test's window here: Tcl ends the process where another thread's collector comes upon it."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
