@@ -23,7 +23,7 @@ from marquee.features import TowerInput, merge, seen_ids, user_hash
 from marquee.histories import Pair, merge_many, seen_many
 from marquee.v1 import user_encoder_pb2
 from services.user_encoder.checks import Sent, read_events, read_many
-from services.user_encoder.encoding import Ask, Moment, encode_alone, pack_ids, prepare_many
+from services.user_encoder.encoding import Ask, Moment, encode_alone, encode_response, pack_ids, prepare_many
 
 T = TypeVar("T")
 _REPEATS = 100
@@ -93,19 +93,7 @@ def _finish(encoder: Encoder, tower: TowerInput, accounts: Sequence[Any], clock:
 
 
 def _answer(vector: Any, account: Any) -> bytes:
-    return user_encoder_pb2.EncodeResponse(
-        vector=vector.tobytes(),
-        space="0" * 64,
-        bundle_id="0" * 64,
-        request_id="0" * 32,
-        as_of_ms=account.as_of_ms,
-        source=account.source,
-        events_used=account.used,
-        events_unknown=account.unknown,
-        events_truncated=account.truncated,
-        newest_event_ms=account.newest_ms,
-        seen=account.seen,
-    ).SerializeToString()
+    return encode_response(vector, account, "0" * 64, "0" * 64, "0" * 32).SerializeToString()
 
 
 def main(arguments: list[str] | None = None) -> int:

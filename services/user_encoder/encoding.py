@@ -275,3 +275,24 @@ def tell(ladder: Ladder, people: Iterable[Prepared | Account | MarqueeError]) ->
 def pack_ids(movie_ids: Int64s) -> bytes:
     """Packs movie ids as Search takes them: int64, little-endian."""
     return movie_ids.astype("<i8", copy=False).tobytes()
+
+
+def encode_response(
+    vector_D: Floats, account: Account, space: str, bundle_id: str, request_id: str
+) -> user_encoder_pb2.EncodeResponse:
+    """Writes the answer of Encode."""
+    return user_encoder_pb2.EncodeResponse(
+        vector=vector_D.astype("<f4", copy=False).tobytes(),
+        space=space,
+        bundle_id=bundle_id,
+        request_id=request_id,
+        as_of_ms=account.as_of_ms,
+        source=account.source,
+        events_used=account.used,
+        events_unknown=account.unknown,
+        events_truncated=account.truncated,
+        newest_event_ms=account.newest_ms,
+        seen=account.seen,
+        features_age_ms=account.age_ms,
+        degraded=account.degraded,
+    )

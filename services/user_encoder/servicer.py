@@ -32,6 +32,7 @@ from services.user_encoder.encoding import (
     Moment,
     Person,
     encode_batch,
+    encode_response,
     look_up,
     prepare,
     tell,
@@ -90,21 +91,7 @@ class UserEncoderServicer(user_encoder_pb2_grpc.UserEncoderServiceServicer):
         tell(self._ladder, [account])
         if self._people is not None:
             self._people.add(ask.user_id, request_id)
-        return user_encoder_pb2.EncodeResponse(
-            vector=_pack(vector),
-            space=loaded.bundle.space,
-            bundle_id=loaded.bundle.id,
-            request_id=request_id,
-            as_of_ms=account.as_of_ms,
-            source=account.source,
-            events_used=account.used,
-            events_unknown=account.unknown,
-            events_truncated=account.truncated,
-            newest_event_ms=account.newest_ms,
-            seen=account.seen,
-            features_age_ms=account.age_ms,
-            degraded=account.degraded,
-        )
+        return encode_response(vector, account, loaded.bundle.space, loaded.bundle.id, request_id)
 
     async def BatchEncode(  # noqa: N802
         self, request: user_encoder_pb2.BatchEncodeRequest, context: Context

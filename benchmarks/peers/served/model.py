@@ -19,8 +19,18 @@ from marquee.engine.encoder import Encoder
 from marquee.errors import MarqueeError
 from marquee.features import Floats, TowerInput, pad_batch
 from marquee.v1 import types_pb2
+from marquee.v1.user_encoder_pb2 import EncodeResponse
 from services.user_encoder.checks import Sent, read_as_of, read_events
-from services.user_encoder.encoding import Account, Ask, Moment, Person, encode_alone, prepare, prepare_many
+from services.user_encoder.encoding import (
+    Account,
+    Ask,
+    Moment,
+    Person,
+    encode_alone,
+    encode_response,
+    prepare,
+    prepare_many,
+)
 
 # Calls that a peer may put together where batches are on, and how long it waits for more of them.
 MOST_TOGETHER = 32
@@ -107,6 +117,10 @@ class Model:
     def run_together(self, towers: list[TowerInput]) -> Floats:
         """Runs the tower on B inputs; returns [B, D]."""
         return self._encoder.run_whole(pad_batch(towers))
+
+    def response(self, encoded: Encoded) -> EncodeResponse:
+        """Writes what Encode answers."""
+        return encode_response(encoded.vector, encoded.account, self.space, self.bundle_id, "")
 
     def answer(self, encoded: Encoded) -> dict[str, Any]:
         """Lists what Encode answers, for JSON."""

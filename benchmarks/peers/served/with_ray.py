@@ -12,7 +12,7 @@ from google.protobuf.wrappers_pb2 import BytesValue
 from ray import serve
 from ray.serve.config import gRPCOptions
 
-from benchmarks.peers.served.model import MOST_TOGETHER, WAIT_S, Asked, Encoded, Model, Settings, unpacked_tower
+from benchmarks.peers.served.model import MOST_TOGETHER, WAIT_S, Asked, Model, Settings, unpacked_tower
 from marquee.v1.user_encoder_pb2 import EncodeRequest, EncodeResponse
 
 _RPCS = (
@@ -32,28 +32,11 @@ class Alone:
 
     async def Encode(self, request: EncodeRequest) -> EncodeResponse:  # noqa: N802
         """Encodes a person."""
-        return self._answer(self._model.encode(Asked(request.events, request.as_of_ms)))
+        return self._model.response(self._model.encode(Asked(request.events, request.as_of_ms)))
 
     async def Run(self, request: BytesValue) -> BytesValue:  # noqa: N802
         """Runs the tower."""
         return BytesValue(value=self._model.run(unpacked_tower(request.value)).tobytes())
-
-    def _answer(self, encoded: Encoded) -> EncodeResponse:
-        account = encoded.account
-        return EncodeResponse(
-            vector=encoded.vector.tobytes(),
-            space=self._model.space,
-            bundle_id=self._model.bundle_id,
-            as_of_ms=account.as_of_ms,
-            source=account.source,
-            events_used=account.used,
-            events_unknown=account.unknown,
-            events_truncated=account.truncated,
-            newest_event_ms=account.newest_ms,
-            seen=account.seen,
-            features_age_ms=account.age_ms,
-            degraded=account.degraded,
-        )
 
 
 class Together(Alone):
@@ -63,7 +46,7 @@ class Together(Alone):
     async def Encode(self, many: list[EncodeRequest]) -> list[EncodeResponse]:  # noqa: N802
         """Encodes people."""
         asked = [Asked(request.events, request.as_of_ms) for request in many]
-        return [self._answer(encoded) for encoded in self._model.encode_together(asked)]
+        return [self._model.response(encoded) for encoded in self._model.encode_together(asked)]
 
     @serve.batch(max_batch_size=MOST_TOGETHER, batch_wait_timeout_s=WAIT_S)
     async def Run(self, many: list[BytesValue]) -> list[BytesValue]:  # noqa: N802
