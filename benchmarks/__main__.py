@@ -38,8 +38,9 @@ from benchmarks import (
 )
 from benchmarks.machine import Facts, committed, facts
 from benchmarks.pictures import draw_profile, draw_ratios
-from benchmarks.processes import Processes, interrupt_once
+from benchmarks.processes import Processes
 from benchmarks.report import Row, check_writable, markdown, write_json, write_text
+from benchmarks.standalone import run_benchmark
 from benchmarks.work import Work, describe_data, obtain_data, publish, say
 from marquee.errors import MarqueeError
 
@@ -79,16 +80,7 @@ _MOST_MIN = 20.0
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code: 0 also where a goal is missed, 1 where something failed."""
     options = _parser().parse_args(arguments)
-    interrupt_once()
-    try:
-        _run(options)
-    except MarqueeError as error:
-        print(f"benchmarks: {error.message}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("benchmarks: interrupted; everything that was started has stopped", file=sys.stderr)
-        return 130
-    return 0
+    return run_benchmark("benchmarks", lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,8 +21,9 @@ from benchmarks.growth_figures import FIGURES
 from benchmarks.growth_pictures import draw
 from benchmarks.growth_rows import rows_of
 from benchmarks.machine import facts, shares
-from benchmarks.processes import Processes, interrupt_once
+from benchmarks.processes import BenchmarkFailed, Processes
 from benchmarks.report import check_writable, markdown
+from benchmarks.standalone import run_benchmark
 from benchmarks.work import Work, say
 from marquee.errors import MarqueeError
 from marquee.whole_files import write_json
@@ -30,21 +31,13 @@ from marquee.whole_files import write_json
 _DATA = "generated: see benchmarks/README.md"
 PARTS = ("histories", "replicas", "users", "movies")
 # Of a part; the others are worth measuring all the same.
-_FAILURES = (MarqueeError, RedisError, OSError, ArithmeticError, AssertionError, LookupError, ValueError)
+_FAILURES = (MarqueeError, RedisError, OSError)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code: 1 where something could not be measured."""
     options = _parser().parse_args(arguments)
-    interrupt_once()
-    try:
-        return _run(options)
-    except MarqueeError as error:
-        print(f"growth: {error.message}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("growth: interrupted; everything that was started has stopped", file=sys.stderr)
-        return 130
+    return run_benchmark("growth", lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,12 +59,12 @@ def _most(text: str) -> int:
     return int(text)
 
 
-def _run(options: argparse.Namespace) -> int:
-    """Measures part by part, also where one fails."""
+def _run(options: argparse.Namespace) -> None:
+    """Measures part by part, also where one fails: that is told in the end."""
     check_writable(options.out)
     where, cores = facts(), shares()
     report: dict[str, Any] = {**where._asdict(), "data": _DATA, "pinned": str(cores)}
-    failed = 0
+    failed = []
     with tempfile.TemporaryDirectory(prefix="marquee-growth-") as name, Processes(Path(name)) as processes:
         folder = Path(name)
         work = Work(folder, folder, processes)
@@ -80,13 +73,14 @@ def _run(options: argparse.Namespace) -> int:
                 report[part] = measure(work, cores)
             except _FAILURES as error:
                 print(f"growth: {part} failed ({type(error).__name__}): {error}", file=sys.stderr)
-                failed = 1
+                failed.append(part)
             else:
                 write_json(options.out, report)
     print(markdown(where, _DATA, rows_of(report)))
     for picture in draw(options.out.parent, report):
         say(f"drew {picture}")
-    return failed
+    if failed:
+        raise BenchmarkFailed(f"{', '.join(failed)}: not measured, for the reason above; the file has the others")
 
 
 def _parts(options: argparse.Namespace) -> dict[str, Callable[..., dict[str, Any]]]:

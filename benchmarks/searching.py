@@ -39,11 +39,12 @@ _SEED = 0
 
 
 class Requests(NamedTuple):
-    """Holds serialized requests: for everything, without what people saw, and one batch of the first kind."""
+    """Holds serialized requests: for everything, without what people saw, and batches of 64 and of one of the first kind."""
 
     plain: list[bytes]
     unseen: list[bytes]
     batch: bytes
+    one: bytes
 
 
 def measure(work: Work) -> list[Row]:
@@ -60,6 +61,7 @@ def measure(work: Work) -> list[Row]:
         _share(work, cores, _BARE, Flooded(f"Search over {of}, without interceptors", _SEARCH, requests.plain), 0.68),
         _share(work, cores, _SERVICE, Flooded(f"Search over {of}", _SEARCH, requests.plain), 0.60),
         _share(work, cores, _SERVICE, Flooded(f"Search over {of}, less what was seen", _SEARCH, requests.unseen), None),
+        _bare(work, cores, of, requests),
         _batch(work, cores, of, requests.batch),
         _titles(work, cores),
     ]
@@ -89,8 +91,11 @@ def _requests(work: Work, cores: Shares) -> Requests:
         for one in answers
     ]
     queries = [retriever_pb2.BatchSearchQuery(vector=one.vector, k=_K) for one in islice(cycle(answers), _BATCH)]
-    batch = retriever_pb2.BatchSearchRequest(queries=queries, space=answers[0].space)
-    return Requests(_serialized(plain), _serialized(unseen), batch.SerializeToString())
+    batches = (
+        retriever_pb2.BatchSearchRequest(queries=some, space=answers[0].space).SerializeToString()
+        for some in (queries, queries[:1])
+    )
+    return Requests(_serialized(plain), _serialized(unseen), *batches)
 
 
 def _serialized(requests: Iterable[retriever_pb2.SearchRequest]) -> list[bytes]:
@@ -114,15 +119,36 @@ def _share(work: Work, cores: Shares, module: str, flooded: Flooded, goal: float
     return _row(what, value, "×", goal, beside, {"pairs": pairs}, at_least=True, readings=ratios)
 
 
+def _bare(work: Work, cores: Shares, of: str, requests: Requests) -> Row:
+    """Measures how near to the floor any service could come that has FAISS compare a query with every vector."""
+    flooded = Flooded(f"bare FAISS behind an empty handler, over {of}", _SEARCH, requests.plain)
+    say(f"flooding: {flooded.name}")
+    with (
+        work.processes.serve(_SERVICE, *_retriever(work), cores=cores.servers) as ours,
+        work.processes.serve("benchmarks.scanning", *_scanned(work, requests.one), cores=cores.servers) as bare,
+        work.processes.serve("benchmarks.floor", cores=cores.servers) as floor,
+    ):
+        answer = median_answer(ours, flooded)
+        prime(bare, answer)
+        prime(floor, answer)
+        shared = share_of(pairs := run_flood(work, cores, flooded, [bare, floor]))
+    what = f"{flooded.name}: calls a second, against the floor's"
+    return _row(what, shared.ratio, "×", None, shared.beside, {"pairs": pairs}, readings=shared.ratios)
+
+
+def _scanned(work: Work, request: bytes) -> list[str | Path]:
+    """Says what the empty handler that searches by FAISS is started with."""
+    file = work.folder / "batch.bin"
+    file.write_bytes(request)
+    return ["--index", work.bundle / INDEX, "--request", file]
+
+
 def _batch(work: Work, cores: Shares, of: str, request: bytes) -> Row:
     flooded = Flooded(f"BatchSearch({_BATCH}) over {of}", _BATCH_SEARCH, [request])
     say(f"flooding: {flooded.name}")
-    file = work.folder / "batch.bin"
-    file.write_bytes(request)
-    told = ("--index", work.bundle / INDEX, "--request", file)
     with (
         work.processes.serve(_SERVICE, *_retriever(work), cores=cores.servers) as ours,
-        work.processes.serve("benchmarks.scanning", *told, cores=cores.servers) as bare,
+        work.processes.serve("benchmarks.scanning", *_scanned(work, request), cores=cores.servers) as bare,
     ):
         prime(bare, median_answer(ours, flooded))
         pairs = run_flood(work, cores, flooded, [ours, bare])

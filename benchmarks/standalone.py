@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,7 +11,7 @@ from benchmarks.machine import facts
 from benchmarks.processes import Processes, interrupt_once
 from benchmarks.report import Row, check_writable, markdown, write_json, write_text
 from benchmarks.work import say
-from marquee.errors import MarqueeError
+from training.command import run_command
 
 # Measures in a temporary folder, and yields rows as they come.
 Measure = Callable[[Path, Processes], Iterable[Row]]
@@ -30,20 +29,17 @@ def add_environments(parser: argparse.ArgumentParser) -> None:
 
 def run_standalone(out: Path, data: str, measure: Measure) -> int:
     """Measures, prints the table and writes it and the JSON; returns the exit code, as `python -m benchmarks` does."""
+    return run_benchmark("benchmarks", lambda: _run(out, data, measure))
+
+
+def run_benchmark(name: str, work: Callable[[], object]) -> int:
+    """Does the work of a command that starts processes; returns 0, 1 after an error, or 130 after Ctrl-C."""
     interrupt_once()
-    try:
-        check_writable(out)
-        _run(out, data, measure)
-    except MarqueeError as error:
-        print(f"benchmarks: {error.message}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("benchmarks: interrupted; everything that was started has stopped", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(name, work, interrupted="; everything that was started has stopped")
 
 
 def _run(out: Path, data: str, measure: Measure) -> None:
+    check_writable(out)
     where, rows = facts(), list[Row]()
     try:
         with tempfile.TemporaryDirectory(prefix="marquee-bench-") as name, Processes(Path(name)) as processes:
