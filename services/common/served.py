@@ -111,8 +111,14 @@ class ServedFolder:
         stored: Future[str] = Future()
         # From here on it cannot be cancelled.
         stored.set_running_or_notify_cancel()
-        threading.Thread(target=lambda: stored.set_result(self._store(lines)), daemon=True).start()
+        threading.Thread(target=self._finish, args=(stored, lines), daemon=True).start()
         return stored
+
+    def _finish(self, stored: Future[str], lines: Sequence[bytes]) -> None:
+        try:
+            stored.set_result(self._store(lines))
+        except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+            stored.set_exception(error)
 
     def _store(self, lines: Sequence[bytes]) -> str:
         """Writes a shard and tidies up; says what went wrong, "" where nothing did."""

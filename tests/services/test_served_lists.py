@@ -202,6 +202,15 @@ def test_a_disk_that_hangs_holds_up_no_end(
     assert [row["number"] for row in read_rows(tmp_path, "lists")] == [1, 2], "one after the other"
 
 
+async def test_a_fault_of_ours_ends_the_watch_and_hangs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_at(tmp_path)
+    monkeypatch.setattr(folder, "_tidy", lambda: int("no number"))
+    with pytest.raises(ValueError, match="no number"):
+        await asyncio.wait_for(folder.watch(), 20)
+
+
 def test_a_full_disk_costs_rows_and_nothing_else(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         folder = folder_at(disk)
