@@ -39,7 +39,7 @@ _SEED = 0
 
 
 class Requests(NamedTuple):
-    """Holds serialized requests: for everything, without what people saw, and batches of 64 and of one of the first kind."""
+    """Holds serialized requests: for everything, less what people saw, and batches of 64 and of one for everything."""
 
     plain: list[bytes]
     unseen: list[bytes]
