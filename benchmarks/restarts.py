@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.processes import BenchmarkFailed
+from benchmarks.standalone import run_benchmark
 from marquee.bundle.format import MOVIE_IDS
 from marquee.bundle.registry import Registry
 from tests.restart_rigs import restart
@@ -30,12 +32,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="how many times a replica stops (%(default)s)")
     parser.add_argument("--deadline-s", type=float, default=_DEADLINE_S, help="deadline of a call (%(default)s)")
     options = parser.parse_args(arguments)
+    return run_benchmark("restarts", lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
     registry = Registry(options.registry)
-    movie = int(np.load(registry.open(registry.read().active).path / MOVIE_IDS)[0])
+    active = registry.read().active
+    if not active:
+        raise BenchmarkFailed(
+            f"{options.registry}: no bundle is active; run `python -m marquee.bundle activate --registry "
+            f"{options.registry}` first"
+        )
+    movie = int(np.load(registry.open(active).path / MOVIE_IDS)[0])
     with tempfile.TemporaryDirectory(prefix="marquee-restarts-") as folder:
         counts = asyncio.run(restart(Path(folder), options.registry, movie, options.rounds, options.deadline_s))
     print(json.dumps({"rounds": options.rounds, "deadline_s": options.deadline_s, **counts._asdict()}))
-    return 0
 
 
 if __name__ == "__main__":
