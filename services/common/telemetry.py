@@ -140,7 +140,8 @@ class Telemetry:
             try:
                 answer = await call(request, context)
             except asyncio.CancelledError:
-                counted.end(given_up(context), time.perf_counter() - began)
+                taken_s = time.perf_counter() - began
+                counted.end(given_up(context, taken_s), taken_s)
                 raise
             except BaseException:
                 counted.end(context.code(), time.perf_counter() - began)

@@ -115,11 +115,12 @@ class Tracing:
                 return await call(request, context)
             recording = _Recording(self._tracer, span)
             listen(recording)
+            began = time.perf_counter()
             cancelled: grpc.StatusCode | None = None
             try:
                 return await call(request, context)
             except asyncio.CancelledError:
-                cancelled = given_up(context)
+                cancelled = given_up(context, time.perf_counter() - began)
                 raise
             finally:
                 recording.end(cancelled or context.code(), request_id_in(request))

@@ -34,10 +34,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 @contextlib.asynccontextmanager
-async def under_load(fleet: Fleet, **counts: int) -> AsyncIterator[tuple[AsyncRecommender, Load]]:
+async def under_load(
+    fleet: Fleet, deadline_s: float = DEADLINE_OF_CALLS_S, **counts: int
+) -> AsyncIterator[tuple[AsyncRecommender, Load]]:
     """Loads so many replicas of a service, two where nothing is said; what was confirmed is there in the end."""
     encoders, retrievers = (fleet.addresses(service, counts.get(service, 2)) for service in SERVICES)
-    async with AsyncRecommender(encoders, retrievers, deadline_s=DEADLINE_OF_CALLS_S) as sdk:
+    async with AsyncRecommender(encoders, retrievers, deadline_s=deadline_s) as sdk:
         await record_people(sdk)
         async with loading(sdk, fleet.expected, likes=True) as load:
             yield sdk, load
@@ -165,7 +167,8 @@ async def test_the_only_retriever_is_killed(fleet: Fleet, happened: Happened) ->
 @pytest.mark.parametrize("service", SERVICES)
 async def test_the_only_one_hangs(fleet: Fleet, service: str, happened: Happened) -> None:
     replica = fleet.replicas[service][0]
-    async with under_load(fleet, **{service: 1}) as (_, load):
+    # What is left of it after a hung encoder must do for an answer of a machine that is busy with all of this.
+    async with under_load(fleet, deadline_s=2 * DEADLINE_OF_CALLS_S, **{service: 1}) as (_, load):
         replica.signal(signal.SIGSTOP)
         try:
             await load.until(LATE[service])
