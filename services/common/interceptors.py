@@ -48,8 +48,8 @@ Guard: TypeAlias = "Callable[[str], Callable[[Context], None]]"
 _UNREADABLE = object()
 _PUSHBACK_KEY = "grpc-retry-pushback-ms"
 _ATTEMPTS_KEY = "grpc-previous-rpc-attempts"
-# How much later than the caller's a deadline may be that gRPC wrote into the call: by a millisecond, and from a second on
-# by a hundredth; twice that, for a caller that is quick.
+# How much later than the caller's the deadline may be that gRPC writes into a call: by a millisecond, and from a second
+# on by a hundredth; twice that, for a caller that is quick.
 _LATER_S, _LATER_PART = 0.002, 0.02
 # The metadata that the call of this context came with.
 _metadata: ContextVar[Sequence[tuple[str, str | bytes]]] = ContextVar("metadata", default=())
