@@ -43,12 +43,15 @@ _KNOBS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "epochs": ("passes over the data at most; 0 chooses by their size", None),
     "batch": ("targets in a step of each process; 0 chooses those of all processes by the data's size", None),
     "objective": ("what is learned: to find the next movie, or the hidden part of a history", OBJECTIVES),
-    "learning_rate": ("highest learning rate", None),
+    "learning_rate": ("highest learning rate; 0 chooses by the start", None),
     "temperature": ("what cosines are divided by, at the start", None),
     "targets": ("what is learned to be found: all that people watched, or what they liked", TARGETS),
     "negatives": ("a batch's own targets; mixed with movies drawn alike; or the full catalogue", NEGATIVES),
     "logq": ("correction for how often a negative is drawn", LOG_Q_VARIANTS),
-    "start": ("where the table starts: at a closed-form linear model, or at random", STARTS),
+    "start": (
+        "where the table starts: at a closed-form linear model, at the teacher (both towers), or at random",
+        STARTS,
+    ),
     "people": ("people in a step of the hidden objective", None),
 }
 

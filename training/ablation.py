@@ -51,7 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "linear start": {"start": "linear"},
     "next movie": {"objective": "next"},
     "hidden histories": {"objective": "hidden"},
-    "hidden histories, no teacher": {"objective": "hidden", "teach": 0.0},
+    "hidden histories, no teacher": {"objective": "hidden", "teach": 0.0, "start": "linear"},
     "no weight averaging": {"average": 0.0},
     "no id dropout": {"id_dropout": 0.0},
     "one recency head": {"half_lives": (8.0,)},

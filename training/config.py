@@ -12,21 +12,24 @@ from marquee.errors import ConfigError
 from training.losses import LOG_Q_VARIANTS
 
 NEGATIVES = ("auto", "in_batch", "mixed", "full")
-STARTS = ("auto", "linear", "random")
+STARTS = ("auto", "linear", "taught", "random")
 TARGETS = ("all", "liked")
 OBJECTIVES = ("auto", "next", "hidden")
+
+# Who starts at a model that is good already has only little to learn: at a pace of 1e-3 half of it is lost again.
+_LEARNING_RATE, _FROM_TEACHER = 3e-3, 3e-4
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
     """Says how to train. The same seed, data and `threads` give the same weights, to the bit.
 
-    0 in `epochs` and `batch`, and `auto`, are filled in by `for_data`. `objective` is what is learned:
+    0 in `epochs`, `batch` and `learning_rate`, and `auto`, are filled in by `for_data`. `objective` is what is learned:
     to find the next movie, or the hidden part of a history. Of `next`, `batch` counts targets; negatives are the
     batch's own targets, at most `most_drawn` of them, with `mixed` also `uniform` movies drawn alike; `full` is the
     catalogue. A step of `hidden` has `people`, and `teach` is the teacher's share in its loss. `start` is where the
-    table begins, `average` the decay a step of the weights' running mean, which is what is kept. `targets` may be only
-    what people liked.
+    table begins, with `taught` both towers; `average` the decay a step of the weights' running mean, which is what is
+    kept. `targets` may be only what people liked.
     """
 
     seed: int = 0
@@ -34,7 +37,7 @@ class TrainConfig:
     patience: int = 3
     batch: int = 0
     objective: str = "auto"
-    learning_rate: float = 3e-3
+    learning_rate: float = 0.0
     temperature: float = 0.08
     learn_temperature: bool = False
     logq: str = "expected"
@@ -57,8 +60,8 @@ class TrainConfig:
             raise ConfigError("epochs must not be negative, and patience, threads and people at least 1")
         if self.batch != 0 and self.batch < 2:
             raise ConfigError(f"batch is {self.batch}; it must be at least 2, or 0 to have it chosen")
-        if not 0 < self.learning_rate < 1 or not 0 < self.temperature <= 1:
-            raise ConfigError("learning_rate must be in (0, 1) and temperature in (0, 1]")
+        if not 0 <= self.learning_rate < 1 or not 0 < self.temperature <= 1:
+            raise ConfigError("learning_rate must be in [0, 1), 0 to have it chosen, and temperature in (0, 1]")
         for knob, values in (
             ("objective", OBJECTIVES),
             ("negatives", NEGATIVES),
@@ -75,6 +78,11 @@ class TrainConfig:
         if not 0 <= self.id_dropout < 1 or not 0 <= self.empty_share < 1:
             raise ConfigError("id_dropout and empty_share must be in [0, 1)")
 
+    @property
+    def is_taught(self) -> bool:
+        """Says whether a linear model has a part in it: in the loss, or as the start."""
+        return self.objective == "hidden" and (self.teach > 0 or self.start == "taught")
+
     def for_data(self, kind: str, events: int, people: int, protocol: str) -> TrainConfig:
         """Fills in what depends on the tower, on the data's size, and on what will be asked.
 
@@ -87,13 +95,20 @@ class TrainConfig:
         objective = self.objective
         if objective == "auto":
             objective = "hidden" if protocol == "users" else "next"
-        rule = _hidden_rule(people) if objective == "hidden" else _next_rule(kind, events)
+        rule = _hidden_rule(kind, people) if objective == "hidden" else _next_rule(kind, events)
+        start = rule.start if self.start == "auto" else self.start
+        if start == "taught" and (kind, objective) != ("pooled", "hidden"):
+            raise ConfigError(
+                f"start is 'taught', which is for a pooled tower that learns hidden histories; this is a {kind} tower "
+                f"of the objective {objective!r}: start at 'linear' or 'random'"
+            )
         return replace(
             self,
             objective=objective,
             batch=max(2, min(batch, events)),
             epochs=self.epochs or rule.epochs,
-            start=rule.start if self.start == "auto" else self.start,
+            start=start,
+            learning_rate=self.learning_rate or (_FROM_TEACHER if start == "taught" else _LEARNING_RATE),
             negatives=rule.negatives if self.negatives == "auto" else self.negatives,
         )
 
@@ -111,6 +126,7 @@ def _next_rule(kind: str, events: int) -> _Rule:
     return _Rule(int(np.clip(round(1e6 / max(events, 1)), 8, 20)), "linear", "mixed")
 
 
-def _hidden_rule(people: int) -> _Rule:
+def _hidden_rule(kind: str, people: int) -> _Rule:
     # An epoch is a step for every 64 people: small data need many.
-    return _Rule(int(np.clip(round(6e4 / max(people, 1)), 6, 30)), "linear", "full")
+    epochs = int(np.clip(round(6e4 / max(people, 1)), 6, 30))
+    return _Rule(epochs, "taught" if kind == "pooled" else "linear", "full")

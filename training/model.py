@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everyone uses
@@ -20,6 +21,9 @@ from torch import Tensor, nn
 from marquee.errors import ConfigError
 from training.pooled import PooledUserTower
 from training.sequence import SequenceUserTower
+
+if TYPE_CHECKING:
+    from training.teacher import LowRank
 
 TOWERS = ("pooled", "sequence")
 
@@ -111,6 +115,15 @@ class ItemTower(nn.Module):
         sums_ND: Tensor = F.embedding_bag(bags.tokens, self.content.weight, bags.offsets, mode="sum")
         return sums_ND * bags.scale_N1
 
+    @torch.no_grad()
+    def start_bare(self) -> None:
+        """Lets content say nothing at first, and adds 1 to the last entry of rows: all that unknown ones have."""
+        last = self.refine[-1]
+        assert isinstance(last, nn.Linear)
+        for parameter in (self.content.weight, last.weight, last.bias):
+            parameter.zero_()
+        last.bias[-1] = 1.0
+
     def vectors(self, rows_ND: Tensor, content_rows_ND: Tensor) -> Tensor:
         """Embeds rows and content rows as L2-normalised vectors [N, D]."""
         return F.normalize(rows_ND + self.refine(torch.cat([rows_ND, content_rows_ND], dim=1)), dim=-1)
@@ -142,6 +155,27 @@ class TwoTower(nn.Module):
         nn.init.normal_(self.ids.weight, std=0.05)
         if self.own_rows is not None:
             nn.init.normal_(self.own_rows.weight, std=0.05)
+
+    @torch.no_grad()
+    def start_at(self, linear: LowRank) -> None:
+        """Makes pooled towers that rank as a linear model of a rank below the dimension, whatever its rows' lengths.
+
+        Movies' vectors get the length 1 from their last entry, in which no query has a part. Source: Bachrach et al.,
+        "Speeding up the Xbox recommender system using a Euclidean transformation for inner-product spaces" (RecSys
+        2014).
+        """
+        assert isinstance(self.user_tower, PooledUserTower)
+        rows_MR = torch.from_numpy(linear.rows_MR)
+        rows_MR = rows_MR / rows_MR.norm(dim=1).max()
+        rows_ND = torch.zeros_like(self.ids.weight)
+        rows_ND[linear.movies_M, : rows_MR.shape[1]] = rows_MR
+        # The item tower adds 1.
+        rows_ND[linear.movies_M, -1] = (1.0 - rows_MR.square().sum(dim=1)).clamp(min=0.0).sqrt() - 1.0
+        self.ids.weight.copy_(rows_ND)
+        if self.own_rows is not None:
+            self.own_rows.weight.copy_(rows_ND)
+        self.item_tower.start_bare()
+        self.user_tower.start_at(torch.from_numpy(linear.mix_RR))
 
     @property
     def temperature(self) -> Tensor:

@@ -129,6 +129,20 @@ class PooledUserTower(nn.Module):
             last.weight.mul_(0.3)
             self.age_gate.weight.copy_(_first_gates(config.half_lives))
 
+    @torch.no_grad()
+    def start_at(self, mix_RR: Tensor) -> None:
+        """Makes the query a pool times `mix_RR`; where that is nothing, it leans to movies of long rows."""
+        rank, last = len(mix_RR), self.refine[-1]
+        assert isinstance(last, nn.Linear)
+        dimension = last.out_features
+        mix_DD = torch.zeros(dimension, dimension)
+        mix_DD[:rank, :rank] = mix_RR.T / mix_RR.abs().max()
+        self.mix.weight.copy_(mix_DD.repeat(1, self.mix.in_features // dimension))
+        last.weight.zero_()
+        last.bias.zero_()
+        # So little that it counts only where nothing is known of a history's movies.
+        last.bias[-1] = -1e-3
+
     def forward(
         self, rows_BLD: Tensor, ratings_BL: Tensor, ages_BL: Tensor, gaps_BL: Tensor, kinds_BL: Tensor
     ) -> Tensor:

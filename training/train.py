@@ -136,10 +136,13 @@ class _Run:
         self._bags = ContentBags(on(group.device, self._content_NT))
         self._model = TwoTower(tower, torch.from_numpy(counts_N > 0), config.temperature)
         self._model.log_temperature.requires_grad_(config.learn_temperature)
+        teacher = Teacher(log, movies) if config.is_taught else None
         if config.start == "linear":
             _start_table(self._model, linear.start_rows(log, movies, tower.dimension, config.penalty, config.seed))
+        elif config.start == "taught" and teacher and teacher.knows:
+            self._model.start_at(teacher.low_rank(tower.dimension - 1, config.seed))
         self._model.to(group.device)
-        self._objective = _objective(Task(log, examples, counts_N, self._spec, config, group), tower.kind)
+        self._objective = _objective(Task(log, examples, counts_N, self._spec, config, group), tower.kind, teacher)
         self._optimizer = torch.optim.Adam(_parameter_groups(self._model, config.learning_rate))
         copy_from_first(self._model)
         self._average = copy.deepcopy(self._model.state_dict())
@@ -303,9 +306,9 @@ def _start_table(model: TwoTower, rows_ND: np.ndarray) -> None:
             model.own_rows.weight.copy_(model.ids.weight)
 
 
-def _objective(task: Task, kind: str) -> Objective:
+def _objective(task: Task, kind: str, teacher: Teacher | None) -> Objective:
     if task.config.objective == "hidden":
-        return Hide(task, Teacher(task.log, len(task.counts_N)) if task.config.teach > 0 else None)
+        return Hide(task, teacher if task.config.teach > 0 else None)
     return (Next if kind == "pooled" else NextAtEvery)(task, Negatives(task))
 
 

@@ -62,6 +62,37 @@ def test_every_stretch_is_somebody_who_watched_it() -> None:
     np.testing.assert_allclose(scores_of(log_of_people(people), seen_N)[unseen], expected_N[unseen], atol=1e-5)
 
 
+def test_cut_to_as_many_directions_as_movies_it_is_whole() -> None:
+    rng = np.random.default_rng(4)
+    people = [rng.permutation(MOVIES - 2)[: rng.integers(2, 6)].tolist() for _ in range(20)]
+    cut = Teacher(log_of_people(people), MOVIES).low_rank(rank=100, seed=0)
+    assert cut.movies_M.tolist() == list(range(MOVIES - 2))
+    expected_NN = by_definition(people, cut.movies_M.tolist())
+    found_MM = cut.rows_MR @ cut.mix_RR @ cut.rows_MR.T
+    np.testing.assert_allclose(found_MM, expected_NN[np.ix_(cut.movies_M, cut.movies_M)], atol=1e-5)
+
+
+def test_cut_short_it_keeps_what_it_says_to_people() -> None:
+    rng = np.random.default_rng(5)
+    # Two tastes of four movies each, and now and then a movie of the other one.
+    tastes = rng.integers(0, 2, 60)
+    people = [(4 * ((taste + (rng.random(4) < 0.1)) % 2) + rng.permutation(4)).tolist() for taste in tastes]
+    log = log_of_people(people)
+    teacher, cut = Teacher(log, MOVIES), Teacher(log, MOVIES).low_rank(rank=5, seed=0)
+    assert cut.rows_MR.shape == (8, 5)
+    seen_UN = sparse.csr_array(
+        np.stack([np.bincount(movies[:2], minlength=MOVIES) for movies in people]), dtype=np.float32
+    )
+    whole_UM = teacher.weigh(seen_UN)[:, cut.movies_M]
+    short_UM = seen_UN[:, cut.movies_M] @ cut.rows_MR @ cut.mix_RR @ cut.rows_MR.T
+    unseen_UM = seen_UN[:, cut.movies_M].toarray() == 0
+    assert np.corrcoef(whole_UM[unseen_UM], short_UM[unseen_UM])[0, 1] > 0.9
+
+
+def test_it_knows_no_movie_of_fewer_than_three_people() -> None:
+    assert Teacher(log_of_people([[0, 1], [0, 2]]), MOVIES).knows == 0
+
+
 def test_what_was_watched_next_to_it_is_nearer_than_what_was_watched_far_from_it() -> None:
     scores_N = scores_of(log_of_people([[0, 1, 4, 5, 6, 7, 2]] * 3), np.arange(MOVIES) == 0)
     assert scores_N[1] > scores_N[2] > 0.0

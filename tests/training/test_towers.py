@@ -15,9 +15,11 @@ from tests.logs import log_of
 from training import linear
 from training.baselines.interactions import watched
 from training.export import random_input
-from training.model import TOWERS, TowerConfig, TwoTower
+from training.model import TOWERS, ContentBags, TowerConfig, TwoTower
+from training.objectives import run_user_tower
 from training.pooled import PooledUserTower
 from training.sequence import SequenceUserTower, distance_buckets
+from training.teacher import LowRank
 from training.train import spec_of
 
 MOVIES, PEOPLE, LENGTH = 50, 5, 12
@@ -198,6 +200,33 @@ def test_a_movie_that_nobody_watched_starts_at_nothing() -> None:
 
 def test_one_person_starts_at_nothing() -> None:
     assert not linear.start_rows(log_of((0, 0, RATED), (0, 1, RATED)), 3, 4, penalty=1.0, seed=0).any()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_towers_that_start_at_a_linear_model_rank_as_it_does(shared: bool) -> None:
+    rng = np.random.default_rng(6)
+    # Another movie in fifty is not known, rows are of all lengths, and the mix is not symmetric.
+    known_M = np.sort(rng.permutation(MOVIES)[: MOVIES - 10])
+    rows_MR = (rng.standard_normal((len(known_M), 9)) * rng.uniform(0.1, 3.0, (len(known_M), 1))).astype(np.float32)
+    mix_RR = rng.standard_normal((9, 9)).astype(np.float32)
+    torch.manual_seed(5)
+    config = TowerConfig(kind="pooled", dimension=16, max_history=LENGTH, shared_table=shared)
+    model = TwoTower(config, torch.ones(MOVIES))
+    model.start_at(LowRank(known_M, rows_MR, mix_RR))
+    rows_NR = np.zeros((MOVIES, 9), np.float32)
+    rows_NR[known_M] = rows_MR
+    inputs = full_inputs(model)
+    # Long after: a head that reads all alike leads then.
+    inputs = inputs._replace(ages=np.full_like(inputs.ages, inputs.ages.max()), kinds=np.full_like(inputs.kinds, RATED))
+    bags = ContentBags(torch.from_numpy(rng.integers(1, 99, (MOVIES, 3))))
+    with torch.no_grad():
+        rows_ND, content_ND = model.table(bags)
+        vectors_ND = model.item_tower.vectors(rows_ND, content_ND)
+        found_BN = run_user_tower(model.train(), rows_ND, inputs) @ vectors_ND.T
+    expected_BN = rows_NR[inputs.rows].sum(axis=1) @ mix_RR @ rows_NR.T
+    for found_N, expected_N in zip(found_BN.numpy(), expected_BN, strict=True):
+        assert np.corrcoef(found_N, expected_N)[0, 1] > 0.999
+    np.testing.assert_allclose(vectors_ND.norm(dim=1), 1.0, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

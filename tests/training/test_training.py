@@ -261,6 +261,24 @@ def test_what_is_learned_is_what_the_split_asks_for() -> None:
     assert epochs == sorted(epochs, reverse=True)
 
 
+def test_a_pooled_tower_of_hidden_histories_starts_at_its_teacher_and_goes_on_slowly() -> None:
+    chosen = [
+        (config.start, config.learning_rate)
+        for kind, protocol in (("pooled", "users"), ("sequence", "users"), ("pooled", "last"))
+        for config in [TrainConfig().for_data(kind, 1000, 600, protocol)]
+    ]
+    assert chosen == [("taught", 3e-4), ("linear", 3e-3), ("random", 3e-3)]
+    assert TrainConfig(learning_rate=0.01).for_data("pooled", 1000, 600, "users").learning_rate == 0.01
+
+
+@pytest.mark.parametrize(("kind", "protocol"), [("sequence", "users"), ("pooled", "last")])
+def test_who_has_no_teacher_cannot_start_at_it(kind: str, protocol: str) -> None:
+    with pytest.raises(
+        ConfigError, match="start is 'taught', which is for a pooled tower that learns hidden histories"
+    ):
+        TrainConfig(start="taught").for_data(kind, 1000, 600, protocol)
+
+
 @pytest.mark.parametrize("kind", TOWERS)
 def test_hidden_histories_are_found_by_the_rest(planted: Planted, kind: str) -> None:
     data, tower = load_dataset(planted.data), TowerConfig(kind=kind, dimension=16)
