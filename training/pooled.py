@@ -136,7 +136,7 @@ class PooledUserTower(nn.Module):
         assert isinstance(last, nn.Linear)
         dimension = last.out_features
         mix_DD = torch.zeros(dimension, dimension)
-        mix_DD[:rank, :rank] = mix_RR.T / mix_RR.abs().max()
+        mix_DD[:rank, :rank] = mix_RR.T / mix_RR.abs().max().clamp(min=1e-12)
         self.mix.weight.copy_(mix_DD.repeat(1, self.mix.in_features // dimension))
         last.weight.zero_()
         last.bias.zero_()

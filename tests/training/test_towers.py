@@ -229,6 +229,14 @@ def test_towers_that_start_at_a_linear_model_rank_as_it_does(shared: bool) -> No
     np.testing.assert_allclose(vectors_ND.norm(dim=1), 1.0, rtol=1e-5)
 
 
+def test_a_linear_model_that_says_nothing_is_a_start_too() -> None:
+    config = TowerConfig(kind="pooled", dimension=16, max_history=LENGTH)
+    model = TwoTower(config, torch.ones(MOVIES))
+    model.start_at(LowRank(np.array([3]), np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32)))
+    vectors_BD = query(model.eval(), full_inputs(model))
+    np.testing.assert_allclose(vectors_BD.norm(dim=1), 1.0, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("knobs", "problem"),
     [
