@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -287,12 +287,19 @@ def encode_response(
         bundle_id=bundle_id,
         request_id=request_id,
         as_of_ms=account.as_of_ms,
-        source=account.source,
-        events_used=account.used,
-        events_unknown=account.unknown,
-        events_truncated=account.truncated,
-        newest_event_ms=account.newest_ms,
-        seen=account.seen,
-        features_age_ms=account.age_ms,
-        degraded=account.degraded,
+        **account_fields(account),
     )
+
+
+def account_fields(account: Account) -> dict[str, Any]:
+    """Lists the fields that the answer of Encode and a result of BatchEncode have in common."""
+    return {
+        "source": account.source,
+        "events_used": account.used,
+        "events_unknown": account.unknown,
+        "events_truncated": account.truncated,
+        "newest_event_ms": account.newest_ms,
+        "seen": account.seen,
+        "features_age_ms": account.age_ms,
+        "degraded": account.degraded,
+    }

@@ -31,6 +31,7 @@ from services.user_encoder.encoding import (
     Batch,
     Moment,
     Person,
+    account_fields,
     encode_batch,
     encode_response,
     look_up,
@@ -185,16 +186,7 @@ def _asks(request: user_encoder_pb2.BatchEncodeRequest, moment: Moment, now_ms: 
 def _results(batch: Batch) -> Iterator[user_encoder_pb2.BatchEncodeResult]:
     for one in batch.people:
         if isinstance(one, Account):
-            yield user_encoder_pb2.BatchEncodeResult(
-                source=one.source,
-                events_used=one.used,
-                events_unknown=one.unknown,
-                events_truncated=one.truncated,
-                newest_event_ms=one.newest_ms,
-                seen=one.seen,
-                features_age_ms=one.age_ms,
-                degraded=one.degraded,
-            )
+            yield user_encoder_pb2.BatchEncodeResult(**account_fields(one))
         else:
             yield user_encoder_pb2.BatchEncodeResult(status=to_status(one))
 
