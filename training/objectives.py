@@ -109,10 +109,10 @@ class Negatives:
         both = on(device, np.concatenate([items_B, items_C]))
         vectors_XD = item_vectors(model, table.rows_ND[both], table.content_rows_ND[both])
         own_BD, other_CD = vectors_XD[: len(items_B)], vectors_XD[len(items_B) :]
-        temperature = model.temperature
+        sharp_BD = users_BD / model.temperature
         loss_B = sampled_softmax(
-            (users_BD * own_BD).sum(dim=1) / temperature,
-            users_BD @ other_CD.T / temperature,
+            (sharp_BD * own_BD).sum(dim=1),
+            sharp_BD @ other_CD.T,
             log_q_B=self._log_q_N[both[: len(items_B)]],
             log_q_C=self._log_q_N[both[len(items_B) :]],
             masked_BC=on(device, self._masked(people_G[own_G], items_B, items_C)),
@@ -223,7 +223,7 @@ class Hide:
         own, device = self._group.share, self._group.device
         users_BD = run_user_tower(model, table.rows_ND, part_of(part.inputs, own))
         vectors_ND = item_vectors(model, table.rows_ND, table.content_rows_ND)
-        logits_BN = users_BD @ vectors_ND.T / model.temperature
+        logits_BN = (users_BD / model.temperature) @ vectors_ND.T
         left_BN = part.left_BN[own]
         excluded_BN = on(device, left_BN) | self._untrained_N
         hidden_BN = on(device, part.hidden_BN[own]).float()

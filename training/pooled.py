@@ -153,10 +153,12 @@ class PooledUserTower(nn.Module):
         gains_BLH = self.rating_gain(ratings_BL[..., None]) + self.kind_gain(kinds_BL)
         liked_BLH = weights_BLH * gains_BLH * F.embedding(kinds_BL, self.liked_K1)
         said_BL2 = self.said.weights(kinds_BL)
-        # One product for all heads and what was said: each further use of rows_BLD would add a gradient of its size.
-        pooled_BHD = torch.cat([liked_BLH, said_BL2], dim=2).transpose(1, 2) @ rows_BLD
+        # One product for all heads and what was said, which training does without.
+        weights_BLH = liked_BLH if self.training else torch.cat([liked_BLH, said_BL2], dim=2)
+        pooled_BHD = weights_BLH.transpose(1, 2) @ rows_BLD
         count_B = kinds_BL.clamp(max=1).sum(dim=1)
-        pools_BM = (pooled_BHD[:, :-2] * self._gates(count_B, ages_BL[:, 0])[..., None]).flatten(1)
+        heads_BHD = pooled_BHD if self.training else pooled_BHD[:, :-2]
+        pools_BM = (heads_BHD * self._gates(count_B, ages_BL[:, 0])[..., None]).flatten(1)
         counted_BM = torch.cat([pools_BM, F.embedding(count_B, self.log_counts)], dim=1)
         user_BD = unit(self.mix(pools_BM) + self.refine(counted_BM))
         if self.training:

@@ -143,7 +143,7 @@ class _Run:
             self._model.start_at(teacher.low_rank(tower.dimension - 1, config.seed))
         self._model.to(group.device)
         self._objective = _objective(Task(log, examples, counts_N, self._spec, config, group), tower.kind, teacher)
-        self._optimizer = torch.optim.Adam(_parameter_groups(self._model, config.learning_rate))
+        self._optimizer = torch.optim.Adam(_parameter_groups(self._model, config.learning_rate), fused=True)
         copy_from_first(self._model)
         self._average = copy.deepcopy(self._model.state_dict())
         self._best_state, self._best = copy.deepcopy(self._average), 0

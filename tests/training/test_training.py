@@ -475,7 +475,12 @@ def test_bags_and_padding_give_the_same_content_rows() -> None:
     content = torch.from_numpy(content_ids(movies, spec))
     config = TowerConfig(dimension=8, content_buckets=50, max_content_tokens=6)
     towers = TwoTower(config, torch.ones(3)).item_tower
-    torch.testing.assert_close(towers.bagged_content_rows(ContentBags(content)), towers.content_rows(content))
+    weight, pull = towers.content.weight, torch.randn(3, 8)
+    bagged, padded = towers.bagged_content_rows(ContentBags(content)), towers.content_rows(content)
+    torch.testing.assert_close(bagged, padded)
+    gradients = [torch.autograd.grad((rows * pull).sum(), weight)[0] for rows in (bagged, padded)]
+    torch.testing.assert_close(*gradients)
+    assert torch.count_nonzero(gradients[0].any(dim=1)) == torch.unique(content[content != 0]).numel()
 
 
 def test_a_movie_without_training_events_has_no_id_half() -> None:
