@@ -16,8 +16,10 @@ STARTS = ("auto", "linear", "taught", "random")
 TARGETS = ("all", "liked")
 OBJECTIVES = ("auto", "next", "hidden")
 
-# Who starts at a model that is good already has only little to learn, and unlearns it at a faster pace: decision 35.
+# Who starts at a model that is good already, and has few people to learn from, has only little to learn, and unlearns
+# it at a faster pace: decisions 35 and 36.
 _LEARNING_RATE, _FROM_TEACHER = 3e-3, 3e-4
+_FEW_PEOPLE = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class TrainConfig:
             batch=max(2, min(batch, events)),
             epochs=self.epochs or rule.epochs,
             start=start,
-            learning_rate=self.learning_rate or (_FROM_TEACHER if start == "taught" else _LEARNING_RATE),
+            learning_rate=self.learning_rate or _highest_pace(start, people),
             negatives=rule.negatives if self.negatives == "auto" else self.negatives,
         )
 
@@ -127,6 +129,12 @@ def _next_rule(kind: str, events: int) -> _Rule:
 
 
 def _hidden_rule(kind: str, people: int) -> _Rule:
-    # An epoch is a step for every 64 people: small data need many.
-    epochs = int(np.clip(round(6e4 / max(people, 1)), 6, 30))
-    return _Rule(epochs, "taught" if kind == "pooled" else "linear", "full")
+    # An epoch is a step for every 64 people. Few people are soon known by heart; of many a pooled tower learns for long.
+    if kind == "pooled":
+        epochs = 30 if people < _FEW_PEOPLE else int(np.clip(round(6e5 / people), 6, 96))
+        return _Rule(epochs, "taught", "full")
+    return _Rule(int(np.clip(round(6e4 / max(people, 1)), 6, 30)), "linear", "full")
+
+
+def _highest_pace(start: str, people: int) -> float:
+    return _FROM_TEACHER if start == "taught" and people < _FEW_PEOPLE else _LEARNING_RATE

@@ -257,7 +257,14 @@ def test_what_is_learned_is_what_the_split_asks_for() -> None:
     by_protocol = {name: TrainConfig().for_data("pooled", 1000, 600, name).objective for name in PROTOCOLS}
     assert by_protocol == {"last": "next", "users": "hidden", "time": "next"}
     assert TrainConfig(objective="next").for_data("pooled", 1000, 600, "users").objective == "next"
-    epochs = [TrainConfig().for_data("pooled", 1000, people, "users").epochs for people in (600, 6000, 600_000)]
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_more_people_are_read_more_but_each_less_often(kind: str) -> None:
+    sizes = (3, 600, 1999, 2000, 6000, 600_000)
+    read = [people * TrainConfig().for_data(kind, 1000, people, "users").epochs for people in sizes]
+    assert read == sorted(read)
+    epochs = [TrainConfig().for_data(kind, 1000, people, "users").epochs for people in (6000, 60_000, 600_000)]
     assert epochs == sorted(epochs, reverse=True)
 
 
@@ -268,6 +275,8 @@ def test_a_pooled_tower_of_hidden_histories_starts_at_its_teacher_and_goes_on_sl
         for config in [TrainConfig().for_data(kind, 1000, 600, protocol)]
     ]
     assert chosen == [("taught", 3e-4), ("linear", 3e-3), ("random", 3e-3)]
+    # Who has many people to learn from goes far from there.
+    assert TrainConfig().for_data("pooled", 1_000_000, 6000, "users").learning_rate == 3e-3
     assert TrainConfig(learning_rate=0.01).for_data("pooled", 1000, 600, "users").learning_rate == 0.01
 
 
