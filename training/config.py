@@ -129,7 +129,7 @@ def _next_rule(kind: str, events: int) -> _Rule:
 
 
 def _hidden_rule(kind: str, people: int) -> _Rule:
-    # An epoch is a step for every 64 people. Few people are soon known by heart; of many a pooled tower learns for long.
+    # An epoch is a step for every 64 people. Few people are soon known by heart; many are worth learning from for long.
     if kind == "pooled":
         epochs = 30 if people < _FEW_PEOPLE else int(np.clip(round(6e5 / people), 6, 96))
         return _Rule(epochs, "taught", "full")
