@@ -52,6 +52,7 @@ class Connection:
         self._stream = 1
         self._left_over = b""
         self._window = http2.FIRST_WINDOW
+        self._taken = http2.Taken()
         self._out = [http2.opening()]
         self._in_flight = self._waiting = in_flight
         self.answered = 0
@@ -107,7 +108,9 @@ class Connection:
                     raise FloodFailed(f"a call was not answered with OK; its trailers are {each.payload!r}")
                 self.answered += 1
                 self._waiting += 1
-            elif each.kind not in (http2.DATA, http2.HEADERS):
+            elif each.kind == http2.DATA:
+                self._out += self._taken.give_back(each)
+            elif each.kind != http2.HEADERS:
                 self._serve(each)
 
     def _serve(self, frame: Frame) -> None:

@@ -44,6 +44,24 @@ def opening() -> bytes:
     return _PREFACE + frame(SETTINGS, 0, 0, settings) + frame(WINDOW, 0, 0, grow)
 
 
+class Taken:
+    """Counts the bytes of bodies that came on a connection: once half of its window is used up, it is given back.
+
+    The window of `opening` is 2 GiB. A server that has used it up waits, and its calls run out of time.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def give_back(self, data: Frame) -> list[bytes]:
+        """Counts a DATA frame; writes the frame that makes the window whole again, or none."""
+        self._bytes += len(data.payload)
+        if self._bytes < LARGEST_WINDOW // 2:
+            return []
+        grow, self._bytes = struct.pack(">I", self._bytes), 0
+        return [frame(WINDOW, 0, 0, grow)]
+
+
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     """Writes a frame."""
     return len(payload).to_bytes(3) + struct.pack(">BBI", kind, flags, stream) + payload

@@ -45,6 +45,7 @@ class Connection:
         self._kept_back: deque[float] = deque()
         # stream → when it was due; in the order of their deadlines.
         self._under_way: OrderedDict[int, float] = OrderedDict()
+        self._taken = http2.Taken()
         self._out = bytearray(http2.opening())
         self._left_over = b""
 
@@ -100,6 +101,8 @@ class Connection:
     def _serve(self, frame: Frame, now: float) -> None:
         if frame.kind == http2.HEADERS and frame.flags & http2.END_STREAM:
             self._end(frame.stream, http2.read_status(frame.payload), now)
+        elif frame.kind == http2.DATA:
+            self._out += b"".join(self._taken.give_back(frame))
         elif frame.kind == http2.RESET:
             self._end(frame.stream, "reset", now)
         elif frame.kind == http2.WINDOW and frame.stream == 0:

@@ -80,6 +80,7 @@ class Rpc:
         self._most = most
         self._stream = 1
         self._window = http2.FIRST_WINDOW
+        self._taken = http2.Taken()
         self._out = [http2.opening()]
         self._left_over = b""
         # stream → the call's number, and what has come of its body.
@@ -116,6 +117,7 @@ class Rpc:
         number, parts = self._under_way[frame.stream]
         if frame.kind == http2.DATA:
             parts.append(frame.payload)
+            self._out += self._taken.give_back(frame)
         if frame.kind == http2.RESET or frame.flags & http2.END_STREAM:
             del self._under_way[frame.stream]
             # Without trailers there is no status, whatever came before.
