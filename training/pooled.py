@@ -26,17 +26,21 @@ _COUNT_BUCKETS = 15
 
 
 class BucketTable(nn.Module):
-    """Is an embedding of a few buckets, read by matrix product: its gradient costs half of nn.Embedding's."""
+    """Is an embedding of K buckets, read by matrix product: its gradient costs half of nn.Embedding's."""
+
+    one_hot_KK: Tensor
 
     def __init__(self, buckets: int, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(buckets, width))
+        self.register_buffer("one_hot_KK", torch.eye(buckets), persistent=False)
 
     def forward(self, buckets: Tensor) -> Tensor:
         """Returns the rows of bucket numbers, of the numbers' shape plus one axis."""
         if not self.training:
             return F.embedding(buckets, self.weight)
-        return F.one_hot(buckets, len(self.weight)).to(self.weight.dtype) @ self.weight
+        # F.one_hot writes the same as int64, which takes several times as long.
+        return F.embedding(buckets, self.one_hot_KK) @ self.weight
 
 
 class Said(nn.Module):
