@@ -291,6 +291,6 @@ class Positives:
         self._column[items] = -1
         watched = np.zeros((len(users), len(items)), bool)
         watched[rows[columns >= 0], columns[columns >= 0]] = True
-        # Rows and then columns: six times as fast as both at once.
+        # Rows and then columns, which costs less than both at once.
         hits_BC: Mask = np.take(watched[user_of_B], item_of_C, axis=1)
         return hits_BC

@@ -90,7 +90,8 @@ class TrainConfig:
 
         Towers learn what the split asks for: held-out people are asked for a hidden part of what they watched, the
         others for what comes next. A batch is large enough for negatives of every kind, small enough for a hundred
-        steps an epoch. Small data are read more often, and by a sequence tower more often than by a pooled one.
+        steps an epoch. Small data are read more often, and by a sequence tower more often than by a pooled one; but a
+        pooled tower of hidden histories reads many people more often than few, whom it would know by heart.
         """
         least, most = (64, 1024) if kind == "pooled" else (512, 8192)
         batch = self.batch or int(np.clip(2 ** round(math.log2(max(events, 1) / 128)), least, most))

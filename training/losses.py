@@ -54,7 +54,7 @@ def sampled_softmax(
     """
     corrected_BC = (negatives_BC - log_q_C).masked_fill_(masked_BC, float("-inf"))
     if not positive_aware:
-        # A third faster than torch.logsumexp.
+        # In one pass each way, which torch.logsumexp is not.
         return -torch.log_softmax(torch.cat([(positive_B - log_q_B)[:, None], corrected_BC], dim=1), dim=1)[:, 0]
     others_B = torch.logsumexp(corrected_BC, dim=1).clamp(min=-1e4)
     weight_B = torch.sigmoid(others_B - positive_B).detach()

@@ -39,7 +39,7 @@ class BucketTable(nn.Module):
         """Returns the rows of bucket numbers, of the numbers' shape plus one axis."""
         if not self.training:
             return F.embedding(buckets, self.weight)
-        # F.one_hot writes the same as int64, which takes several times as long.
+        # F.one_hot would write the same anew, and as int64.
         return F.embedding(buckets, self.one_hot_KK) @ self.weight
 
 
@@ -158,10 +158,10 @@ class PooledUserTower(nn.Module):
         liked_BLH = weights_BLH * gains_BLH * F.embedding(kinds_BL, self.liked_K1)
         said_BL2 = self.said.weights(kinds_BL)
         # One product for all heads and what was said, which training does without.
-        weights_BLH = liked_BLH if self.training else torch.cat([liked_BLH, said_BL2], dim=2)
-        pooled_BHD = weights_BLH.transpose(1, 2) @ rows_BLD
+        summed_BLH = liked_BLH if self.training else torch.cat([liked_BLH, said_BL2], dim=2)
+        pooled_BHD = summed_BLH.transpose(1, 2) @ rows_BLD
         count_B = kinds_BL.clamp(max=1).sum(dim=1)
-        heads_BHD = pooled_BHD if self.training else pooled_BHD[:, :-2]
+        heads_BHD = pooled_BHD[:, : len(self.rank_logits_HL)]
         pools_BM = (heads_BHD * self._gates(count_B, ages_BL[:, 0])[..., None]).flatten(1)
         counted_BM = torch.cat([pools_BM, F.embedding(count_B, self.log_counts)], dim=1)
         user_BD = unit(self.mix(pools_BM) + self.refine(counted_BM))

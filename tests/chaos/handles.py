@@ -10,7 +10,7 @@ from typing import NamedTuple
 from benchmarks.machine import peak_bytes, resident_bytes
 
 MIB = 1 << 20
-GRPC_POOL = "event_engine"
+_GRPC_POOL = "event_engine"
 
 
 def resident_mib(pid: int) -> float:
@@ -41,12 +41,13 @@ def held_by(pid: int) -> Held:
     they are idle, whatever its calls leave behind.
     """
     of = Path("/proc", str(pid))
-    return Held(len(os.listdir(of / "fd")), len(_threads_of(of)))
+    return Held(len(os.listdir(of / "fd")), _threads_of(of))
 
 
-def _threads_of(process: Path) -> list[str]:
-    names = []
+def _threads_of(process: Path) -> int:
+    count = 0
     for thread in (process / "task").iterdir():
+        # One may end meanwhile.
         with suppress(FileNotFoundError, ProcessLookupError):
-            names.append((thread / "comm").read_text().strip())
-    return [name for name in names if name != GRPC_POOL]
+            count += (thread / "comm").read_text().strip() != _GRPC_POOL
+    return count
